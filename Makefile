@@ -1,0 +1,48 @@
+# Every target does its own set-up. `make help` lists them.
+PYTHON ?= python3
+# The hidden file stands for an environment that is up to date with settings.ini.
+READY  := .venv/.ready
+BIN    := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup reproduce test lab sync-check notebooks-check pytest notebooks benchmark
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## create .venv and install the library with its development tools
+
+$(READY): settings.ini setup.py pyproject.toml
+	@echo "== set-up: .venv (about 5 GB; once) =="
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	@touch $@
+
+reproduce: $(READY)  ## the main job: train on the bundled digits, compare all pairs at all layers, draw
+	subspace-match reproduce
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	jupyter lab nbs
+
+test: sync-check notebooks-check pytest  ## everything that continuous integration runs
+
+sync-check: $(READY)  ## notebooks are clean and exported: running the tools changes nothing
+	@echo "== notebooks are clean and in step with the library =="
+	python tests/check_sync.py
+
+notebooks-check: $(READY)  ## execute every notebook
+	@echo "== notebooks run =="
+	nbdev_test --n_workers 2 --do_print
+
+pytest: $(READY)  ## the test suite
+	@echo "== tests =="
+	OMP_NUM_THREADS=1 python -m pytest -q tests
+
+notebooks: $(READY)  ## execute notebooks again and store their outputs (NOTEBOOKS="nbs/theory/*.ipynb" for some)
+	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(or $(NOTEBOOKS),nbs/*.ipynb nbs/*/*.ipynb)
+	nbdev_clean
+	nbdev_export
+
+benchmark: $(READY)  ## measure the fast algorithms against the literal ones, into results/speed
+	python -m subspace_match.benchmark
