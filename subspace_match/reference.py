@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_NEURONS', 'as_fractions', 'squared_residuals', 'passing_masks', 'match_masks', 'as_match', 'all_matches',
-           'unions_inside', 'simple_matches', 'exhaustive_minimal_matches', 'maximum_match', 'minimal_match',
-           'as_single', 'all_minimal_matches']
+           'random_instance', 'unions_inside', 'simple_matches', 'exhaustive_minimal_matches', 'maximum_match',
+           'minimal_match', 'as_single', 'all_minimal_matches']
 
 # %% ../nbs/theory/02_structure.ipynb #e9978899
 from fractions import Fraction
@@ -81,6 +81,21 @@ def all_matches(
 ):
     "Every match (Definition 1), the empty one first, by exhaustive search. Raises ValueError above `MOST_NEURONS` neurons."
     return _as_matches(match_masks(x, y, eps, exact), x, y)
+
+# %% ../nbs/theory/02_structure.ipynb #e8c92658
+def random_instance(
+    rng,  # numpy.random.Generator
+    max_n=4,  # most neurons on each side
+    max_d=4,  # most dimensions
+):
+    "x (n_x, d), y (n_y, d) of small integers, full of matches: copies, multiples, mixtures and zeros beside fresh vectors."
+    (n_x, n_y), d, rows = rng.integers(1, max_n + 1, 2), rng.integers(1, max_d + 1), []
+    for i in range(n_x + n_y):
+        fresh = not rows or rng.random() < (0.6 if i < n_x else 0.2)
+        weights = rng.integers(-1, 3, len(rows)) * (rng.random(len(rows)) < 0.4)
+        rows.append(rng.integers(-2, 3, d) if fresh else weights @ np.array(rows[: max(i, 1)]))
+    z = np.array(rows, float)
+    return z[:n_x], z[n_x:]
 
 # %% ../nbs/theory/02_structure.ipynb #fac8d448
 def unions_inside(masks, n):  # n neurons in all
