@@ -7,7 +7,6 @@ __all__ = ['TOLERANCE', 'check_vectors', 'check_activations', 'check_eps', 'chec
            'relative_distance', 'Match', 'is_match']
 
 # %% ../nbs/theory/01_matches.ipynb #75d4e9be
-import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 
