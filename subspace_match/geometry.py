@@ -8,6 +8,7 @@ __all__ = ['GRAM_TOLERANCE', 'span_rows', 'residual_norms', 'Geometry', 'gram_ro
 
 # %% ../nbs/algorithms/11_geometry.ipynb #94773630
 import warnings
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -192,8 +193,19 @@ class Downdate:
         self.geometry = geometry
         self.index = torch.cat(geometry.sides(keep))
         self.n_x = int((self.index < geometry.n_x).sum())
-        self.table, self.residual, self.error = fit(geometry.unit_gram[self.index][:, self.index], self.n_x)
+        self.refresh()
+
+    def refresh(self):
+        "Fit again from the Gram matrix: rounding errors of earlier deletions are gone."
+        self.table, self.residual, self.error = fit(self.geometry.unit_gram[self.index][:, self.index], self.n_x)
+        self.fitted = len(self.index)
         self.start()
+
+    def fork(self):
+        "A second state that shares the table: what is deleted from it is not deleted here."
+        other = copy(self)
+        other.alive, other.r, other.pending = self.alive.clone(), self.r.clone(), list(self.pending)
+        return other
 
     def start(self):
         "Forget the deletions that are not yet worked into the table."
@@ -242,6 +254,7 @@ class Downdate:
         else: self.n_x = int((alive < self.n_x).sum())
         self.index, self.residual = self.index[alive], self.r[alive]
         self.start()
+        if 4 * len(self.index) < 3 * self.fitted: self.refresh()
 
     def keep(self):
         "(N,) bool: who is left."

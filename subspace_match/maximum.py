@@ -45,16 +45,18 @@ def as_match(geometry, keep):  # (N,) bool
 def peel(
     state,  # Downdate
     eps,  # in [0, 1)
+    watch=None,  # positions in `state`: stop early once all of these are gone
 ):
     "Algorithm 1 from where `state` stands: delete what does not pass until all that is left passes."
     geometry, limit = state.geometry, eps + state.geometry.tolerance
-    while True:
+    while watch is None or state.alive[watch].any():
         out = state.alive & (state.r > limit**2 + state.error)
         if not out.any():
             if not (state.alive & (state.r > limit**2 - state.error)).any(): return state
             out = state.alive & (geometry.distances(state.keep())[state.index] > limit)
             if not out.any(): return state
         state.delete(out)
+    return state
 
 # %% ../nbs/algorithms/12_maximum_match.ipynb #456a4f52
 def maximum_match(
