@@ -1,0 +1,27 @@
+"""Do two neural networks learn the same representation? Subspace match: theory, exact fast algorithms, experiments."""
+__version__ = "0.1.0"
+
+from .match import Match, is_match, relative_distance
+from .geometry import Geometry
+from .maximum import Levels, match_levels, maximum_match
+from .minimal import minimal_match, minimal_matches
+from .simple import all_minimal_matches, decompose, sample_simple_matches, simple_matches
+from .comparison import Comparison, compare
+
+__all__ = [
+    "Comparison",
+    "Geometry",
+    "Levels",
+    "Match",
+    "all_minimal_matches",
+    "compare",
+    "decompose",
+    "is_match",
+    "match_levels",
+    "maximum_match",
+    "minimal_match",
+    "minimal_matches",
+    "relative_distance",
+    "sample_simple_matches",
+    "simple_matches",
+]
