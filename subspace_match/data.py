@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'ImageData', 'load_data', 'random_crop', 'random_mirror', 't
 
 # %% ../nbs/networks/21_data.ipynb #310f38bf
 import hashlib
-import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -116,11 +116,10 @@ def _decode(part: Path, image_size: int | None, target: Path, name: str):
     source.transform = transforms.Compose([*resize, transforms.PILToTensor()])
     shape = (len(source), *source[0][0].shape)
     images = np.lib.format.open_memmap(target/f"{name}_images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    loader = DataLoader(source, batch_size=256, num_workers=min(8, os.cpu_count() or 1))
-    start = 0
-    for batch, _ in tqdm(loader, desc=f"decoding {part.name}", leave=False, disable=None):
-        images[start:start + len(batch)] = batch.numpy()
-        start += len(batch)
+    def put(i): images[i] = source[i][0]
+    with ThreadPoolExecutor() as pool:
+        for start in tqdm(range(0, len(source), 1024), desc=f"decoding {part.name}", leave=False, disable=None):
+            list(pool.map(put, range(start, min(start + 1024, len(source)))))
     images.flush()
     np.save(target/f"{name}_labels.npy", np.array(source.targets, dtype=np.int64))
     return source.classes
