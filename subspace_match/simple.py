@@ -6,7 +6,7 @@
 __all__ = ['TooManyMatches', 'minimal_sets', 'all_minimal_matches', 'simple_matches', 'sample_simple_matches', 'decompose']
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #4b5b7b06
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 
 import numpy as np
@@ -58,8 +58,8 @@ def _match(numbers, n_x, n_y):
 # %% ../nbs/algorithms/14_simple_matches.ipynb #0408e69c
 class _Remainders:
     "The maximum match of a pair, and of what is left of it after removals; each computed once."
-    def __init__(self, geometry, eps):
-        self.geometry, self.eps = geometry, eps
+    def __init__(self, geometry, eps, find):  # find(v, rest): dict from v, and from others perhaps, to minimal matches inside `rest`
+        self.geometry, self.eps, self.find, self.known = geometry, eps, find, defaultdict(set)
         self.n_x, self.n_y = geometry.n_x, geometry.n_y
         self.maximum = maximum_match(geometry, eps=eps)
         self.after = cache(self._after)
@@ -72,10 +72,11 @@ class _Remainders:
         number_v = v[1] + (v[0] == "y") * self.n_x
 
         def search(removed):
-            rest = self.after(removed)
-            if v not in rest: return None
-            match = minimal_match(self.geometry, eps=self.eps, v=v, within=rest)
-            return _numbered(match, self.n_x) - {number_v}
+            if (known := next((m for m in self.known[v] if m.isdisjoint(removed)), None)) is not None: return known
+            if v not in (rest := self.after(removed)): return None
+            for w, match in self.find(v, rest).items():
+                self.known[w].add(_numbered(match, self.n_x) - {w[1] + (w[0] == "y") * self.n_x})
+            return search(removed)
 
         sets, finished = minimal_sets(search, limit)
         found = [_match(s | {number_v}, self.n_x, self.n_y) for s in sets]
@@ -92,7 +93,9 @@ def all_minimal_matches(
     limit: int = 100_000,  # the most removals to look at
 ) -> list[Match]:
     "Every v-minimal match (Definition 9), small ones first; none where no match contains `v`. Raises TooManyMatches. Algorithm 3."
-    remainders = _Remainders(as_geometry(x, y), check_eps(eps))
+    geometry, eps = as_geometry(x, y), check_eps(eps)
+    find = lambda v, rest: {v: minimal_match(geometry, eps=eps, v=v, within=rest)}
+    remainders = _Remainders(geometry, eps, find)
     v = check_neuron(v, remainders.n_x, remainders.n_y)
     return _sorted(remainders.minimal_matches(v, limit))
 
@@ -105,7 +108,8 @@ def simple_matches(
     limit: int = 100_000,  # the most removals to look at for each neuron
 ) -> list[Match]:
     "Every simple match (Definition 4), small ones first, by Theorem 10. Raises TooManyMatches."
-    remainders, found = _Remainders(as_geometry(x, y), check_eps(eps)), set()
+    geometry, eps, found = as_geometry(x, y), check_eps(eps), set()
+    remainders = _Remainders(geometry, eps, lambda v, rest: minimal_matches(geometry, eps=eps, within=rest))
     for v in remainders.maximum.neurons():
         try: found |= set(remainders.minimal_matches(v, limit))
         except TooManyMatches as stopped: raise TooManyMatches(_sorted(found | set(stopped.found)), limit) from None
