@@ -33,7 +33,7 @@ sync-check: $(READY)  ## notebooks are clean and exported: running the tools cha
 
 notebooks-check: $(READY)  ## execute every notebook
 	@echo "== notebooks run =="
-	nbdev_test --n_workers 2 --do_print
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print
 
 pytest: $(READY)  ## the test suite
 	@echo "== tests =="
