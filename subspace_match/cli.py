@@ -179,9 +179,9 @@ ImageSize = Annotated[Optional[int], typer.Option(help="for imagefolder: scale a
 Title = Annotated[Optional[str], typer.Option(help="what figures call the data")]
 Root = Annotated[Path, typer.Option(help="downloads and decoded images are kept here")]
 Arch = Annotated[str, typer.Option(help="vgg11|13|16, resnet10|18|34, or torchvision.<model>")]
-Width = Annotated[Optional[float], typer.Option(help="factor on all numbers of channels  [default: 1, for digits 0.25]")]
+Width = Annotated[Optional[float], typer.Option(help="factor on all numbers of channels  [default: 1, for digits 0.125]")]
 Seeds = Annotated[str, typer.Option(help="how many (5: seeds 0 to 4), or which (0,3,7)")]
-Epochs = Annotated[Optional[int], typer.Option(help="of the one-cycle recipe  [default: 30, for digits 12]")]
+Epochs = Annotated[Optional[int], typer.Option(help="of the one-cycle recipe  [default: 30, for digits 10]")]
 LearningRate = Annotated[Optional[float], typer.Option(help="the highest  [default: 0.1, for digits 0.05]")]
 Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the paper")]
 Snapshots = Annotated[str, typer.Option(help="epochs whose weights are kept, as 0,1,2,4")]
@@ -224,7 +224,7 @@ def train_networks(data, name, arch, width, seeds, epochs, learning_rate, paper,
     "Train a network from each seed, or continue, or find it trained; returns failures by name."
     small, failures = data.name == "digits", {}
     if paper: recipe = paper_recipe(arch)
-    else: recipe = fast_recipe(epochs or (12 if small else 30), learning_rate or (0.05 if small else 0.1), 64 if small else 128, device)
+    else: recipe = fast_recipe(epochs or (10 if small else 30), learning_rate or (0.05 if small else 0.1), 64 if small else 128, device)
     for seed in seeds:
         folder = runs/name/f"seed-{seed}"
         try: _, info = train(arch, data, recipe, seed, folder, width, device, tuple(int(epoch) for epoch in snapshots.split(",") if epoch), progress=True)
@@ -243,7 +243,7 @@ def train_command(
     images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
     _finish(train_networks(images, run_name(images, arch, width, data_folder), arch, width, parse_seeds(seeds), epochs, learning_rate, paper, snapshots, runs, where))
 
-def _width(width, data): return width if width is not None else 0.25 if data == "digits" else 1.0
+def _width(width, data): return width if width is not None else 0.125 if data == "digits" else 1.0
 
 # %% ../nbs/networks/28_command_line.ipynb #048f99c6
 @command

@@ -26,6 +26,7 @@ from .files import atomic_path, tensor_checksum
 from .geometry import Geometry
 from .match import Match
 from .maximum import Levels, match_levels
+from .simple import sample_simple_matches, simple_matches
 
 # %% ../nbs/networks/25_comparison.ipynb #b778a8d8
 @dataclass
@@ -165,7 +166,6 @@ class Comparison:
         **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
     ) -> list[Match]:
         "Simple matches of a pair (Definition 4). Needs Gram matrices."
-        from subspace_match.simple import sample_simple_matches, simple_matches
         geometry = self.geometry(layer, a, b)
         if rounds is None: return simple_matches(geometry, eps=eps, **options)
         return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
@@ -252,7 +252,7 @@ def _load(path):
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}   # no longer mapped to the file
     except SafetensorError as error: raise ValueError(f"{path} is damaged or no comparison ({error})") from error
     if header.get("format") != "subspace_match.Comparison 1": raise ValueError(f"{path} holds no comparison that this version knows")
-    if _checksum(header["index"], tensors) != header["checksum"]: raise ValueError(f"{path} is damaged: its checksum differs")
+    if _checksum(header.get("index", ""), tensors) != header.get("checksum"): raise ValueError(f"{path} is damaged: its checksum differs")
     index = json.loads(header["index"])
     pairs = [LayerPair(**about["pair"], **{f"dead_{side}": tensors[f"pair{i}.dead_{side}"].numpy() for side in "xy"},
                        levels=[Levels(x.numpy(), y.numpy(), about["tolerance"])
