@@ -7,14 +7,12 @@ __all__ = ['GRAM_TOLERANCE', 'span_rows', 'residual_norms', 'Geometry', 'gram_ro
            'check_gram', 'accumulate_gram', 'accumulate_factor', 'Downdate', 'fit']
 
 # %% ../nbs/algorithms/11_geometry.ipynb #94773630
-import warnings
 from copy import copy
 from functools import cached_property
 
-import numpy as np
 import torch
 
-from .match import TOLERANCE, Match, check_activations, check_eps, unit_rows
+from .match import TOLERANCE, check_activations, unit_rows
 
 # %% ../nbs/algorithms/11_geometry.ipynb #31169ce2
 def span_rows(
@@ -73,9 +71,10 @@ class Geometry:
     @cached_property
     def coordinates(self):
         "(N, k) rows with the Gram matrix `unit_gram`: R of a QR factorisation, or a square root of the Gram matrix."
-        if self.vectors is None: return gram_root(self.unit_gram)
-        n, d = self.vectors.shape
-        return self.vectors if d <= n else torch.linalg.qr(self.vectors.T, mode="r").R.T
+        if self.vectors is None: rows = gram_root(self.unit_gram)
+        elif self.n_samples <= len(self.vectors): rows = self.vectors
+        else: rows = torch.linalg.qr(self.vectors.T, mode="r").R.T
+        return rows * (self.unit_gram.diagonal() > 0)[:, None]
 
     def distances(
         self,

@@ -1,0 +1,95 @@
+"""The engine against the definition: hypothesis looks for instances on which it is wrong."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subspace_match import reference
+from subspace_match.geometry import Downdate, Geometry, accumulate_factor, accumulate_gram
+from subspace_match.match import Match
+from subspace_match.maximum import match_levels, maximum_match
+from subspace_match.minimal import minimal_match, minimal_matches, minimum_matches
+
+
+@st.composite
+def instances(draw, most=5):
+    "Small integer vectors: dependence, duplicates, zeros and thresholds that are hit exactly are all frequent."
+    d = draw(st.integers(1, 5))
+    rows = st.lists(st.lists(st.integers(-1, 1), min_size=d, max_size=d), min_size=1, max_size=most)
+    eps = draw(st.sampled_from([0.0, 0.3, 0.5, 0.5**0.5, 0.75**0.5, 0.9]))
+    return np.array(draw(rows), float), np.array(draw(rows), float), eps
+
+
+@settings(max_examples=100, deadline=None)
+@given(instances(), st.integers(-12, 12))
+def test_maximum_match_is_the_union_of_all_matches(instance, exponent):
+    x, y, eps = instance
+    best = reference.all_matches(x, y, eps)[-1]
+    assert maximum_match(x * 10.0**exponent, -y, eps) == best
+    assert match_levels(x, y).match(eps) == best
+
+
+@settings(max_examples=30, deadline=None)
+@given(instances(4), st.none() | st.integers(0, 5))
+def test_minimal_matches_are_those_of_the_literal_algorithm(instance, seed):
+    x, y, eps = instance
+    found = minimal_matches(x, y, eps, seed=seed)
+    assert set(found) == set(reference.maximum_match(x, y, eps).neurons())
+    for v, match in found.items():
+        assert match == minimal_match(x, y, eps, v, seed=seed) == reference.minimal_match(x, y, eps, v, seed=seed)
+
+
+@settings(max_examples=50, deadline=None)
+@given(instances())
+def test_every_match_is_an_affine_match(instance):
+    x, y, eps = instance
+    assert maximum_match(x, y, eps) <= maximum_match(Geometry.from_vectors(x, y, affine=True), eps=eps)
+
+
+def correlated(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    z = np.maximum(rng.normal(size=(2 * n, 12)) @ rng.normal(size=(12, d)) + 0.2 * rng.normal(size=(2 * n, d)), 0)
+    return z[:n], z[n:]
+
+
+def test_streaming_gives_the_same_geometry():
+    x, y = correlated(20, 300)
+    z, whole = np.concatenate([x, y]), match_levels(x, y)
+    blocks = np.array_split(z, 7, axis=1)
+    gram, sums, d = accumulate_gram(blocks)
+    assert d == 300 and np.allclose(match_levels(Geometry.from_gram(gram, 20)).x, whole.x, atol=1e-6)
+    factor = accumulate_factor(blocks)
+    assert np.allclose(match_levels(factor[:20], factor[20:]).y, whole.y, atol=1e-9)
+    affine = match_levels(Geometry.from_gram(gram, 20, d, affine=True, sums=sums))
+    assert np.allclose(affine.x, match_levels(Geometry.from_vectors(x, y, affine=True)).x, atol=1e-6)
+
+
+def test_a_table_that_cannot_be_trusted_is_not_used():
+    x, y = correlated(6, 100)
+    everyone = torch.ones(18, dtype=torch.bool)
+    assert Downdate(Geometry.from_vectors(np.concatenate([x, x]), y), everyone).table is None
+    assert Downdate(Geometry.from_vectors(np.concatenate([x, x + 1e-9]), y), everyone).table is None
+    doubled = maximum_match(np.concatenate([x, x]), y, 0.4)
+    single = maximum_match(x, y, 0.4)
+    assert doubled == Match(np.concatenate([single.x, single.x + 6]), single.y)
+
+
+def test_minimum_matches_refuse_dependent_vectors():
+    x = np.eye(3)
+    assert set(map(len, minimum_matches(x, x).values())) == {2}
+    with pytest.raises(ValueError, match="dependent"): minimum_matches(x, np.concatenate([x, x[:1]]))
+
+
+def test_small_eps_on_a_gram_matrix_warns():
+    with pytest.warns(UserWarning, match="finer than a Gram matrix"):
+        assert len(maximum_match(Geometry.from_gram(torch.eye(4).double(), 2), eps=0.0)) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_finds_what_the_cpu_finds():
+    x, y = map(torch.tensor, correlated(40, 500))
+    for eps in (0.0, 0.2, 0.4):
+        assert maximum_match(x.cuda(), y.cuda(), eps) == maximum_match(x, y, eps)
+    assert minimal_matches(x.cuda(), y.cuda(), 0.4) == minimal_matches(x, y, 0.4)
