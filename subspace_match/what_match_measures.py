@@ -252,7 +252,7 @@ def study(
     identity = {"data": data.title, "checksum": data.checksum, "images": n_images, "networks": [_identity(info) for _, info in loaded]}
     if (out/"study.json").exists() and any(read_json(out/"study.json")[key] != value for key, value in identity.items()):
         raise ValueError(f"{out} holds another study; choose another folder or delete it")
-    write_json(out/"study.json", identity | provenance())
+    if not (out/"study.json").exists(): write_json(out/"study.json", identity | provenance())
     untrained = [load_network(run, epoch=0)[0] for run in runs]
     for names, compute in tables_of([network for network, _ in loaded], untrained, loader).items():
         if all((out/f"{name}.csv").exists() for name in names.split()): continue
