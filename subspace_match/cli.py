@@ -11,6 +11,7 @@ __all__ = ['GRID', 'app', 'Data', 'DataFolder', 'ImageSize', 'Title', 'Root', 'A
 
 # %% ../nbs/networks/28_command_line.ipynb #a269b7d6
 import functools
+import gzip
 import hashlib
 import itertools
 import json
@@ -129,8 +130,8 @@ def write_results(
     "`similarity.csv`, `levels.csv.gz` and `provenance.json`, each written atomically."
     table = comparison.similarity(sorted({*GRID, *EPS}))
     with atomic_path(folder/"similarity.csv") as part: table.to_csv(part, index=False, float_format="%.6g")
-    with atomic_path(folder/"levels.csv.gz") as part:
-        comparison.neuron_levels().to_csv(part, index=False, float_format="%.6f", compression={"method": "gzip", "mtime": 0})
+    levels = comparison.neuron_levels().to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    with atomic_path(folder/"levels.csv.gz") as part: part.write_bytes(gzip.compress(levels.encode(), mtime=0))   # the same levels, the same bytes
     write_json(folder/"provenance.json", {
         "data": {"name": data.name, "title": data.title, "checksum": data.checksum, "compared_on": f"{len(data.validation_images)} validation images"},
         "networks": list(about.values()), "settings": comparison.settings, **provenance(device)})
@@ -341,4 +342,4 @@ def reproduce(
         failures |= _compare(specs, images, out or Path("results")/name, runs, where, layers=list(layers), positions=positions, draws=draws, affine=affine)
     _finish(failures)
 
-if __name__ == "__main__": app()
+if __name__ == "__main__" and "__file__" in globals(): app()   # not inside a notebook
