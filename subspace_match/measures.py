@@ -92,7 +92,7 @@ def pwcca(
     x,          # (n_x, d) activation vectors, whose neurons give the weights; or an affine Geometry
     y=None,     # (n_y, d)
 ) -> float:
-    "PWCCA in [0, 1] (Morcos et al. 2018), weighted by the first side. Raises what `centred_blocks` raises."
+    "PWCCA in [0, 1] (Morcos et al. 2018), weighted by the first side; not unique where canonical correlations repeat. Raises what `centred_blocks` raises."
     xx, xy, yy = centred_blocks(x, y)
     w_x, w_y = whitening(xx), whitening(yy)
     u, rho, _ = torch.linalg.svd(w_x.T @ xy @ w_y, full_matrices=False)
