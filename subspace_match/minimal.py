@@ -25,8 +25,11 @@ def needs_graph(
     if state.table is None: return needs
     limit = (eps + state.geometry.tolerance) ** 2 + state.error
     for own, other in state.halves():
-        growth = state.table[own, other] ** 2 / state.table[own, own].diagonal()[:, None]
-        needs[other, own] = (state.residual[other] + growth > limit).T
+        growth = state.table[own] ** 2 / state.table[own, own].diagonal()[:, None]
+        lost = state.residual[other] + growth[:, other] > limit
+        dependent = (~state.basis)[own]
+        if state.dependent: lost &= ~(growth[:, own][:, dependent] > state.geometry.tolerance**2).any(1, keepdim=True)
+        needs[other, own] |= lost.T
     return needs
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #fbbe1ec2
@@ -166,7 +169,7 @@ def minimum_matches(
     geometry, _, keep, null, _ = prepare(x, y, 0.0, None, None)
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
     state = Downdate(geometry, keep)
-    if state.table is None: raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
+    if state.table is None or state.dependent: raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
     forced, found = closure(needs_graph(state, 0.0)), {}
     for i, row in zip(state.index.tolist(), forced):
         members = torch.zeros_like(keep)
