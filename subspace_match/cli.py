@@ -307,10 +307,10 @@ def simple_command(
 
 # %% ../nbs/networks/28_command_line.ipynb #de33a769
 def _write_simple(file, comparison, pair, eps, rounds, seed):
-    "Find the simple matches of one pair; a row for each, or one row without a size where there is none."
+    "Find the simple matches of one pair; a row for each (a dead neuron is one by itself), or one row without a size where there is none."
     found = comparison.simple_matches(*pair.key, eps=eps, rounds=rounds, seed=seed)
     about = {"layer": pair.layer, "depth": pair.depth, "network_a": pair.network_a, "network_b": pair.network_b, "eps": eps, "rounds": rounds,
-             "n_x": pair.n_x, "n_y": pair.n_y, "maximum_match": len(comparison.maximum_match(*pair.key, eps=eps))}
+             "n_x": pair.n_x, "n_y": pair.n_y, "dead_x": int(pair.dead_x[0].sum()), "dead_y": int(pair.dead_y[0].sum()), "maximum_match": len(comparison.maximum_match(*pair.key, eps=eps))}
     rows = [about | {"size": len(match), "size_x": len(match.x), "size_y": len(match.y), "neurons_x": " ".join(map(str, match.x)),
                      "neurons_y": " ".join(map(str, match.y))} for match in sorted(found, key=len)]
     columns = [*about, "size", "size_x", "size_y", "neurons_x", "neurons_y"]

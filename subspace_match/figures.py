@@ -134,6 +134,6 @@ def plot_simple_sizes(
     ax = _axes(ax, 5, 3)
     sns.histplot(table, x="size", hue="group", multiple="layer", element="step", discrete=bool(table["size"].max() <= 60), bins="auto", palette="colorblind", ax=ax)
     ax.set(xlabel="neurons in a simple match", ylabel="simple matches", title=title or "", xlim=(0, None))
-    if ax.get_legend(): ax.get_legend().set(title=None, frame_on=False)
+    sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
     sns.despine(ax=ax)
     return ax
