@@ -166,7 +166,8 @@ def report(comparison: Comparison, about: dict[str, dict]):
         if network.get("validation_accuracy") is not None: say(f"{name}: validation accuracy {network['validation_accuracy']:.2%}")
     frame = comparison.similarity()
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
-    table = table.join(frame.groupby("layer", sort=False)[["n_x", "n_y", "dead_x", "dead_y", "d"]].mean().round(1))
+    about_layers = frame.groupby("layer", sort=False)
+    table = table.join(about_layers[["n_x", "n_y", "d"]].first()).join(about_layers[["dead_x", "dead_y"]].mean())
     say(f"\nmaximum matching similarity, mean over {frame[['network_a', 'network_b']].drop_duplicates().shape[0]} pairs, by layer and ε")
     say(table.to_string(float_format=lambda value: f"{value:.3g}"))
 

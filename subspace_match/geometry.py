@@ -225,7 +225,7 @@ class Downdate:
         if self.table is None: return
         for side, (own, other) in enumerate(self.halves()):
             j = (out & self.basis)[own].nonzero()[:, 0] + own.start
-            if len(j) == 0: continue
+            if j.numel() == 0: continue
             rows, before = self.table[j], self.pending[side]
             if before is not None: rows = rows - before[:, j].T @ before
             lower, failed = torch.linalg.cholesky_ex(rows[:, j])
@@ -244,7 +244,7 @@ class Downdate:
 
     def halves(self):
         "Slices (own, other) of the first network's neurons and of the second's."
-        x, y = slice(0, self.n_x), slice(self.n_x, len(self.index))
+        x, y = slice(0, self.n_x), slice(self.n_x, self.index.numel())
         return (x, y), (y, x)
 
     def settle(self):
