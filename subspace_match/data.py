@@ -16,11 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from filelock import FileLock
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 from torchvision.transforms import v2 as transforms
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .files import atomic_path, provenance, read_json, tensor_checksum, write_json
 
@@ -150,6 +151,12 @@ def _build(cache: Path, name: str, folder: Path | None, image_size: int | None, 
         checksum = tensor_checksum(*_open(target))
         write_json(target/"index.json", {"classes": list(classes), "checksum": checksum, **provenance()})
 
+def _build_once(cache: Path, *source):
+    "Decode a source into the folder `cache`, or wait for another process that does."
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache.with_name(f".{cache.name}.lock")):
+        if not cache.is_dir(): _build(cache, *source)
+
 def _open(cache: Path) -> list[torch.Tensor]:
     "The four tensors of a cache, memory-mapped (copy on write: the file is never changed)."
     try: return [torch.from_numpy(np.load(cache/f"{part}.npy", mmap_mode="c")) for part in PARTS]
@@ -176,7 +183,7 @@ def load_data(
     if folder is not None:
         folder = Path(folder)
         cache = cache.with_name(f"{folder.name}-{_fingerprint(folder, image_size)}")
-    if not cache.is_dir(): _build(cache, name, folder, image_size, root)
+    if not cache.is_dir(): _build_once(cache, name, folder, image_size, root)
     index, tensors = read_json(cache/"index.json"), _open(cache)
     if sum(t.nbytes for t in tensors) < 2**31 and tensor_checksum(*tensors) != index["checksum"]:
         raise ValueError(f"the cache {cache} is damaged (its checksum differs); delete the folder and run again")
