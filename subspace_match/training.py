@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .data import ImageData, training_loader, validation_loader
 from .files import atomic_path, file_checksum, provenance, read_json, write_json

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from subspace_match import cli
 from subspace_match.comparison import Comparison
+from subspace_match.experiments import read_table
+from subspace_match.files import read_json
 
 SMALL = ["--width", "0.0625", "--epochs", "1"]
 
@@ -55,6 +57,11 @@ def test_what_is_finished_is_not_done_again(place, monkeypatch):
     assert (place/"results/levels.csv.gz").read_bytes() == before
 
 
+def test_snapshots_that_were_not_kept_are_named(place):
+    again = run("train", *SMALL, *folders(place)[:4], "--seeds", 1, "--snapshots", "0,1")
+    assert again.exit_code == 0 and "seed-0: it was trained without keeping epochs 1; delete it to train again" in again.output
+
+
 def test_a_stopped_run_goes_on_with_the_missing_pair(place, tmp_path):
     lost = sorted((place/"runs/pairs").iterdir())[0]
     pair = Comparison.load(lost)
@@ -83,14 +90,60 @@ def test_snapshots_and_folders_are_compared(place, tmp_path):
     assert set(pd.read_csv(tmp_path/"own/similarity.csv").network_b) == {"seed 0 epoch 0"}
 
 
-def test_simple_matches_are_listed_and_drawn(place):
-    options = ["--width", "0.0625", "--seeds", 2, "--layers", "stage1.*.relu", "--eps", "0.3", "--eps", "0.5", "--rounds", "2"]
-    result = run("simple", *options, *folders(place))
+THREE = ["--width", "0.0625", "--seeds", "3"]
+FIRST_TWO = ["--width", "0.0625", "--seeds", "2"]
+
+
+@pytest.fixture(scope="module")
+def sizes(place):
+    "The CSV of simple matches of two networks in the first layer and in the last one."
+    path = place/"simple/sizes.csv"
+    result = run("simple", *FIRST_TWO, "--layers", "stage1.*.relu", "--layers", "fc2.relu", "--rounds", 1, *folders(place)[:-1], path)
     assert result.exit_code == 0, result.output
-    table = pd.read_csv(place/"results/simple.csv")
-    found = table.dropna(subset="size")
-    assert set(table.eps) == {0.3, 0.5} and (found["size"] == found.size_x + found.size_y).all() and (found["size"] <= found.maximum_match).all()
-    assert (found.neurons_x.astype(str).str.split().str.len() == found.size_x).all()
+    return path
+
+
+def test_simple_matches_are_listed_and_drawn(sizes):
+    table, facts = read_table(sizes), pd.DataFrame(read_json(sizes.with_suffix(".json"))["pieces"]).T
+    assert set(facts.eps) == {0.3, 0.5} and set(facts.layer) == {"stage1.conv1.relu", "fc2.relu"}
+    assert (table["size"] == table.size_x + table.size_y).all() and (table.neurons_x.fillna("").str.split().str.len() == table.size_x).all()
+    assert (table.size_x <= table.piece.map(facts.maximum_x)).all() and sizes.with_suffix(".png").stat().st_size > 5000
+
+
+def test_a_piece_that_is_finished_is_not_computed_again(place, sizes, monkeypatch):
+    def never(*args, **kwargs): raise AssertionError("computed again")
+    with monkeypatch.context() as patch:
+        patch.setattr("subspace_match.experiments.compare", never)
+        before = sizes.stat().st_mtime_ns
+        assert run("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 1, *folders(place)[:-1], sizes).exit_code == 0
+    other = run("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 2, *folders(place)[:-1], sizes)
+    assert other.exit_code == 1 and "rounds is 1 there, 2 asked" in other.output and sizes.stat().st_mtime_ns == before
+
+
+def test_snapshots_are_compared_along_the_training(place, tmp_path):
+    result = run("dynamics", *THREE, "--every", 2, *folders(place)[:-1], tmp_path/"dynamics.csv")
+    assert result.exit_code == 0, result.output
+    table = read_table(tmp_path/"dynamics.csv")
+    assert table.groupby("kind").piece.nunique().to_dict() == {"same epoch": 6, "own future": 3, "untrained, other": 6} and table.d.min() == 225
+
+
+def test_matches_are_looked_at(place, sizes, tmp_path):
+    result = run("visualize", *FIRST_TWO, "--matches", sizes, "--n", 1, *folders(place)[:-1], tmp_path/"look.csv")
+    assert result.exit_code == 0, result.output
+    sheets = [piece["sheet"] for piece in read_json(tmp_path/"look.json")["pieces"].values()]
+    assert "look-stage1.conv1-1.png" in sheets and all((tmp_path/sheet).exists() for sheet in sheets)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--layers", "fc1.relu"], "no simple matches in fc1.relu; layers with matches: stage1.conv1.relu, fc2.relu"),
+    (["--layers", "fc7"], "no layer or type of module is called 'fc7'"),
+    (["--seeds", "1,2"], "no simple matches in relu; layers with matches: none"),
+    (["--seeds", "3"], "a match is between two networks, not 3"),
+    (["--matches", "nowhere.csv"], "there is no nowhere.csv; `simple` makes it"),
+])
+def test_what_has_no_matches_is_named(place, sizes, tmp_path, arguments, message):
+    result = run("visualize", *FIRST_TWO, "--matches", sizes, *folders(place)[:-1], tmp_path/"look.csv", *arguments)
+    assert result.exit_code == 1 and message in result.output and not (tmp_path/"look.csv").exists()
 
 
 def test_figures_are_drawn_again(place):
@@ -99,11 +152,23 @@ def test_figures_are_drawn_again(place):
     assert run("figures", place/"results").exit_code == 0 and figure.stat().st_size > 5000
 
 
+def test_figures_of_sizes_are_drawn_again(sizes):
+    sizes.with_suffix(".png").unlink()
+    assert run("figures", sizes).exit_code == 0 and sizes.with_suffix(".png").exists()
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["compare", "nowhere", "nothing"], "holds no completely trained network"),
+    (["simple", "nowhere", "nothing"], "holds no completely trained network"),
+    (["dynamics", "nowhere", "nothing"], "holds no completely trained network"),
+    (["visualize", "nowhere", "nothing"], "holds no completely trained network"),
+    (["compare", "--width", "0.0625", "--seeds", "1"], "at least two networks, not 1"),
+    (["simple", "--width", "0.0625", "--seeds", "1"], "between two networks, and there is 1"),
+    (["train", "--paper-recipe", "--epochs", "2"], "--paper-recipe has its own epochs"),
     (["train", "--arch", "vgg12"], "vgg11"),
     (["train", "--data", "mnist"], "unknown data set"),
     (["figures", "nowhere"], "holds no results"),
+    (["figures", "nowhere.csv"], "there is no nowhere.csv"),
 ])
 def test_errors_are_one_line(place, arguments, message):
     result = run(*arguments, *(folders(place)[:4] if arguments[0] != "figures" else []))
@@ -112,28 +177,44 @@ def test_errors_are_one_line(place, arguments, message):
 
 def test_usage_errors_have_exit_code_2(place):
     assert run("train", "--seeds", "many").exit_code == 2
+    assert run("train", "--seeds", "1", "--snapshots", "last", *folders(place)[:4]).exit_code == 2
+    assert run("simple", "--every", "0").exit_code == 2
     assert run("compare", "--layers").exit_code == 2
 
 
-def test_two_processes_compare_as_one(place, tmp_path):
+def together(*arguments):
+    "Give a command to two processes, as torchrun does; returns what each prints."
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["compare", "--width", "0.0625", "--seeds", "2", "--device", "cpu", "--root", place/"data", "--runs", tmp_path/"runs", "--out", tmp_path/"results"]
-    (tmp_path/"runs").mkdir()
-    (tmp_path/"runs/digits-vgg11-width0.0625").symlink_to(place/"runs/digits-vgg11-width0.0625")
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen([sys.executable, "-m", "subspace_match.cli", *map(str, arguments)], env=os.environ | environment | {"RANK": str(rank)},
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    processes = [subprocess.Popen([sys.executable, "-m", "subspace_match.cli", *map(str, arguments), "--device", "cpu"],
+                                  env=os.environ | environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                 for rank in range(2)]
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), outputs
-    assert "maximum matching similarity" in outputs[0] and "maximum matching similarity" not in outputs[1]
+    return outputs
+
+
+def test_two_processes_compare_as_one(place, tmp_path):
+    "Both begin without decoded images; one decodes, one writes."
+    (tmp_path/"runs").mkdir()
+    (tmp_path/"runs/digits-vgg11-width0.0625").symlink_to(place/"runs/digits-vgg11-width0.0625")
+    outputs = together("compare", *FIRST_TWO, *folders(tmp_path))
+    assert "maximum matching similarity" in outputs[0] and not outputs[1]
     keys = ["layer", "network_a", "network_b", "eps"]
     one, two = (pd.read_csv(Path(folder)/"results/similarity.csv").set_index(keys).similarity for folder in (place, tmp_path))
     pd.testing.assert_series_equal(two, one.loc[two.index], atol=0.02)
 
 
+def test_two_processes_find_simple_matches_as_one(place, sizes, tmp_path):
+    outputs = together("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 1, *folders(place)[:-1], tmp_path/"sizes.csv")
+    assert "finished: stage1.conv1.relu | seed 0 | seed 1 | 0.3" in outputs[0] and not outputs[1]
+    one, two = (read_table(path).query("layer == 'stage1.conv1.relu'").groupby("eps")["size"].agg(list) for path in (sizes, tmp_path/"sizes.csv"))
+    assert two.equals(one)
+
+
 def test_help_explains_every_command():
-    for command in ("train", "compare", "simple", "figures", "reproduce"):
+    for command in ("train", "compare", "simple", "dynamics", "visualize", "figures", "reproduce"):
         text = run(command, "--help").output
         assert "Usage" in text and command in text

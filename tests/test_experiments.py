@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from typer.testing import CliRunner
 
-from subspace_match.experiments import (ResultFile, app, chosen_matches, complete, contact_sheet, exciting_images, match_rows, neurons_in, read_table,
+from subspace_match.experiments import (ResultFile, chosen_matches, complete, contact_sheet, exciting_images, match_rows, neurons_in, read_table,
                                         receptive_field)
 from subspace_match.match import Match
 from subspace_match.models import build_model
@@ -63,6 +62,10 @@ def test_a_damaged_origin_is_reported(tmp_path):
     with pytest.raises(ValueError, match="result.json is damaged"): result(tmp_path).pieces()
 
 
+def test_a_result_is_a_csv(tmp_path):
+    with pytest.raises(ValueError, match="a result is a .csv"): ResultFile(tmp_path/"digits-width0.125", {}, {})
+
+
 def test_the_origin_says_how_it_was_made(tmp_path):
     result(tmp_path).add("a", *numbers(1))
     origin = json.loads((tmp_path/"result.json").read_text())
@@ -106,9 +109,3 @@ def test_a_sheet_shows_the_window_that_was_seen():
     sheet = contact_sheet(images, table, (3, 1, 0), gap=1)
     assert sheet.shape == (3, 3, 7)
     assert sheet[0, :, :3].equal(images[1, 0, 2:5, 3:6]) and sheet[2, :, 4:].equal(images[0, 0, :3, :3])
-
-
-def test_errors_are_one_line(tmp_path):
-    for command in ("dynamics", "simple", "visualize"):
-        found = CliRunner().invoke(app, [command, str(tmp_path/"a"), str(tmp_path/"b"), "--root", str(tmp_path/"data")])
-        assert found.exit_code == 1 and "holds no completely trained network" in found.output and "Traceback" not in found.output
