@@ -7,6 +7,7 @@ __all__ = ['EPS', 'LayerPair', 'Comparison', 'compare']
 
 # %% ../nbs/networks/25_comparison.ipynb #60708968
 import hashlib
+import html
 import itertools
 import json
 import warnings
@@ -176,10 +177,11 @@ class Comparison:
         pairs = [pair for pair in self.pairs.values() if pair.network_a in chosen and pair.network_b in chosen]
         return Comparison(self.networks, pairs, self.grams, self.settings)
 
-    def plot(self, eps: Sequence[float] = EPS, **options):
+    def plot(self, eps: float | Sequence[float] = EPS, **options):
         "Similarity against depth, a line for each ε; for a grid of all layers, a heat map for the middle ε. Returns Axes."
         from subspace_match import figures
-        if self.settings.get("pairs") == "all": return figures.plot_layer_grid(self.similarity(sorted(eps)[len(eps)//2]), **options)
+        eps = sorted(np.atleast_1d(eps))
+        if self.settings.get("pairs") == "all": return figures.plot_layer_grid(self.similarity(eps[len(eps)//2]), **options)
         return figures.plot_depth(self.similarity(eps), **options)
 
     def save(self, path: str | Path, grams: bool = True):
@@ -209,18 +211,42 @@ class Comparison:
 
 # %% ../nbs/networks/25_comparison.ipynb #33768fb3
 def _html(comparison):
-    "Mean similarity per layer and ε as an HTML table; shades say how high."
-    if any(pair.levels is None for pair in comparison.pairs.values()): return f"<p>{comparison!r}</p>"
+    "The similarities as HTML tables; shades say how high."
+    if any(pair.levels is None for pair in comparison.pairs.values()): return f"<p>{html.escape(repr(comparison))}</p>"
+    return _grid_html(comparison) if comparison.settings.get("pairs") == "all" else _depth_html(comparison)
+
+def _shaded(similarity):
+    "A cell with a similarity."
+    return f'<td style="background: rgba(31, 119, 180, {0.6*similarity:.2f})">{similarity:.2f}</td>' if np.isfinite(similarity) else "<td></td>"
+
+def _html_table(corner, columns, rows):
+    "An HTML table: column headings, and (heading, cells) for each row."
+    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in columns)
+    body = "".join(f'<tr><th style="text-align: left">{html.escape(str(name))}</th>{"".join(cells)}</tr>' for name, cells in rows)
+    return f'<div style="overflow-x: auto"><table><thead><tr><th style="text-align: left">{html.escape(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+def _depth_html(comparison):
+    "Mean similarity per layer and ε, with the numbers of neurons and samples."
     frame = comparison.similarity()
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
     about = frame.groupby("layer", sort=False)[["n_x", "n_y", "d", "dead_x", "dead_y"]].mean()
-    head = "".join(f"<th>ε = {eps:g}</th>" for eps in table.columns)
-    rows = [f"<tr><th>{layer}</th>" + "".join(f'<td style="background: rgba(31, 119, 180, {0.6*s:.2f})">{s:.2f}</td>' for s in row)
-            + f"<td>{about.n_x[layer]:.0f} + {about.n_y[layer]:.0f}</td><td>{about.dead_x[layer]:.3g} + {about.dead_y[layer]:.3g}</td><td>{about.d[layer]:.0f}</td></tr>"
-            for layer, row in zip(table.index, table.to_numpy())]
-    note = f"Mean over the pairs of {len(comparison.networks)} networks: {', '.join(comparison.networks)}"
-    return (f"<table><thead><tr><th>layer</th>{head}<th>neurons</th><th>dead</th><th>d</th></tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table><p>{note}</p>")
+    few = about.d < 2*about[["n_x", "n_y"]].max(axis=1)
+    rows = [(layer, [*map(_shaded, row), f"<td>{about.n_x[layer]:.0f} + {about.n_y[layer]:.0f}</td><td>{about.dead_x[layer]:.3g} + {about.dead_y[layer]:.3g}</td>"
+                     f"<td>{about.d[layer]:.0f}{' (few)' if few[layer] else ''}</td>"]) for layer, row in zip(table.index, table.to_numpy())]
+    names = ", ".join(map(str, comparison.networks))
+    note = f"Between {names}" if len(comparison.networks) == 2 else f"Mean over the pairs of {len(comparison.networks)} networks: {names}"
+    return _html_table("layer", [*(f"ε = {eps:g}" for eps in table.columns), "neurons", "dead", "d"], rows) + f"<p>{html.escape(note)}</p>"
+
+def _grid_html(comparison, eps=EPS[len(EPS)//2]):
+    "Similarity of every layer with every layer for one ε, a table for each pair of networks."
+    parts = []
+    for (a, b), frame in comparison.similarity(eps).groupby(["network_a", "network_b"], sort=False):
+        layers = [frame[side].where(frame[side].notna(), frame.layer) if side in frame else frame.layer for side in ("layer_a", "layer_b")]
+        table = frame.assign(a=layers[0], b=layers[1]).pivot_table(index="a", columns="b", values="similarity", sort=False)
+        rows = [(name, map(_shaded, row)) for name, row in zip(table.index, table.to_numpy())]
+        few = " (few)" if (frame.d < 2*frame[["n_x", "n_y"]].max(axis=1)).any() else ""
+        parts.append(_html_table(f"{a} \\ {b}", table.columns, rows) + f"<p>ε = {eps:g}, d = {frame.d.iloc[0]}{few}</p>")
+    return "".join(parts)
 
 # %% ../nbs/networks/25_comparison.ipynb #43fa351c
 def _checksum(index, tensors):
@@ -267,14 +293,14 @@ def _load(path):
 def compare(
     networks: Sequence | Mapping[str, nn.Module],  # models, or stored activations (layer -> array); a dict gives them names
     loader=None,                                   # yields batches of inputs; or a list of DataLoaders, one for each network
-    layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ
+    layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
     pairs: str = "same",                           # "same": each layer with its counterpart; "all": every layer with every layer
     samples: str = "positions",                    # "positions", or "inputs": one sample per input, averaged over positions
     positions: int | None = None,                  # draw so many samples at random (the paper: 10 000); None: use all
     draws: int = 16,                               # how often they are drawn
     seed: int = 0,                                 # decides the draws
     affine: bool = False,                          # add the constant vector to both spans
-    neuron_axis: int | Mapping | None = None,      # see `neuron_matrix`
+    neuron_axis: int | Mapping | None = None,      # see `list_layers`
     forward: Callable | None = None,               # forward(model, batch), where `model(batch[0])` is not right
     device: str | torch.device | None = None,      # where Gram matrices are kept and matches found; by default where the first model is
     lazy: bool = False,                            # find levels only when they are asked for
@@ -282,11 +308,16 @@ def compare(
 ) -> Comparison:
     """Compare all pairs of networks, layer by layer, in one pass over the loader.
 
-    Raises `ValueError` and `TypeError` as `joint_grams` does, and for fewer than two networks. Warns where d is small.
+    Raises `ValueError` and `TypeError` as `joint_grams` does, for fewer than two networks, or unknown names of networks. Warns where d is small.
     """
+    if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
+        raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
     names = [str(name) for name in networks] if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
+    if len(set(names)) < len(names): raise ValueError(f"two networks have the same name: {', '.join(names)}")
     networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
+    unknown = [str(name) for name in layers if name not in names and name not in range(len(names))] if isinstance(layers, Mapping) else []
+    if unknown: raise ValueError(f"layers are chosen for {', '.join(unknown)}, but the networks are {', '.join(names)}")
     if isinstance(layers, Mapping): layers = {names.index(name) if name in names else name: choice for name, choice in layers.items()}
     grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, device, progress)
     settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}

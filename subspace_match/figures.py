@@ -101,8 +101,9 @@ def plot_layer_grid(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Similarity of each layer of one network (right) with each layer of another one (up). Raises `ValueError` for several ε."
+    "Similarity of each layer of one network (right) with each layer of another one (up). Raises `ValueError` for several ε or pairs of networks."
     if table.eps.nunique() != 1: raise ValueError(f"a grid shows one ε, not {table.eps.nunique()}")
+    if len(networks := table[["network_a", "network_b"]].drop_duplicates()) != 1: raise ValueError(f"a grid shows one pair of networks, not {len(networks)}; choose: comparison.between(a, b).plot()")
     table = table.assign(layer_a=table.get("layer_a", table.layer), layer_b=table.get("layer_b", table.layer), depth_b=table.get("depth_b", table.depth))
     table = table.fillna({"layer_a": table.layer, "layer_b": table.layer, "depth_b": table.depth})
     grid = table.pivot_table(index=["depth_b", "layer_b"], columns=["depth", "layer_a"], values="similarity")

@@ -41,6 +41,21 @@ def test_against_the_definitions(pair):
     assert linear_regression(x, y) == pytest.approx(1 - np.sum((x_bar - fitted)**2)/np.sum(x_bar**2), abs=1e-7)
 
 
+@pytest.mark.parametrize("seed, cka, cca, pwcca", [   # computed by repsim 0.1.5: cka("linear", "gretton"), cca("pillai"), pwcca
+    (0, 0.5384108676668458, 0.5147770692841410, 0.6469858505255110),
+    (1, 0.4931586902693517, 0.5138690649693551, 0.6516637826587863),
+    (2, 0.6114526710392113, 0.5123570470373578, 0.6333558441153542),
+    (3, 0.5633559153890376, 0.5803369871986445, 0.7479628104470597),
+])
+def test_against_another_library(seed, cka, cca, pwcca):
+    "Its CCA summary 'pillai' is the mean correlation, and its PWCCA the mean over both directions."
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(4, 200))
+    x, y = (rng.normal(size=(n, 4))@hidden + rng.normal(size=(n, 200)) + rng.normal(size=(n, 1)) for n in (10, 7))
+    values = other_measures(x, y)
+    assert [values[name] for name in ("CKA", "mean CCA", "PWCCA")] == pytest.approx([cka, cca, pwcca], abs=1e-9)
+
+
 @settings(max_examples=20, deadline=None)
 @given(layers(least_d=20), st.integers(1, 9))
 def test_streamed_in_range_and_symmetric(pair, parts):

@@ -1,12 +1,18 @@
 """Activations and comparisons: what a user's networks may do to them."""
+import copy
+import warnings
+
+import matplotlib
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+import torchvision
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
+from subspace_match import activations
 from subspace_match.activations import joint_grams, list_layers, neuron_matrix, record
 from subspace_match.comparison import Comparison, compare
 from subspace_match.reference import maximum_match as literal_maximum_match
@@ -81,12 +87,20 @@ def test_outputs_survive_inplace_changes(images):
     assert (outputs["1"] < 0).any() and (outputs["5"] < 0).any()
 
 
-@pytest.mark.parametrize("fails", [False, True])
+def _interrupted(images):
+    yield images
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("fails", [False, True, KeyboardInterrupt])
 def test_hooks_and_modes_are_restored(images, fails):
     model = network(0).train()
     model[1].eval()
-    if fails:
-        with pytest.raises(RuntimeError): compare([model, network(1)], [images[:, :1]])
+    if fails is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt): compare([model, network(1)], _interrupted(images))
+    elif fails:
+        with pytest.raises(RuntimeError) as error: compare([model, network(1)], [images[:, :1]])
+        assert "network 0 on batch 0" in error.value.__notes__[0]
     else: compare([model, network(1)], [images])
     assert model.training and not model[1].training and model[2].training
     assert not any(module._forward_hooks for module in model.modules())
@@ -193,3 +207,174 @@ def test_two_processes_together_equal_one(images, tmp_path):
                 torch.testing.assert_close(together[name][0], joint.grams, rtol=1e-9, atol=1e-9)
                 torch.testing.assert_close(together[name][1], joint.sums, rtol=1e-9, atol=1e-9)
                 assert together[name][2] == joint.n_samples
+
+
+def swin(): return torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=5)
+def convnext(): return torchvision.models.ConvNeXt([torchvision.models.convnext.CNBlockConfig(8, 12, 1), torchvision.models.convnext.CNBlockConfig(12, None, 1)], num_classes=5)
+def vit(): return torchvision.models.VisionTransformer(32, 8, 1, 2, 12, 20, num_classes=5)
+
+
+@pytest.mark.parametrize("build, neurons", [
+    (swin, {"features.0.0": 8, "features.1.0.mlp.1": 32, "features.1.0": 8, "features.2": 16, "permute": 16}),
+    (convnext, {"features.1.0.block.2": 8, "features.1.0.block.4": 32, "features.1.0": 8, "features.2.0": 8, "features.3.0": 12}),
+    (vit, {"conv_proj": 12, "encoder.layers.encoder_layer_0.self_attention": 12, "encoder.layers.encoder_layer_0.mlp.1": 20, "encoder": 12}),
+])
+def test_channels_are_neurons_wherever_they_stand(build, neurons):
+    table = list_layers(build(), torch.randn(2, 3, 32, 32)).set_index("layer")
+    assert {layer: table.neurons[layer] for layer in neurons} == neurons
+    assert (table["shape"].map(np.prod) == 2*table.neurons*table.samples).all()
+    comparison = compare([build(), build()], [torch.randn(2, 3, 32, 32)], lazy=True, progress=False)
+    assert comparison.layers == [layer for layer in table.index if table.type[layer] == "GELU"]
+    assert all(pair.n_x == table.neurons[pair.layer] and pair.d == 2*table.samples[pair.layer] for pair in comparison.pairs.values())
+
+
+def test_neurons_of_a_one_dimensional_convolution():
+    model = nn.Sequential(nn.Conv1d(2, 5, 3), nn.BatchNorm1d(5), nn.ReLU())
+    assert list(list_layers(model, torch.randn(3, 2, 9)).neurons) == [5, 5, 5]
+    told = list_layers(model, torch.randn(3, 2, 9), neuron_axis={"relu": -1}).iloc[2]
+    assert (told.axis, told.neurons, told.samples) == (2, 7, 5)
+    assert compare([model, model], [torch.randn(30, 2, 9)], neuron_axis=-1).pair("2").n_x == 7
+    with pytest.raises(ValueError, match="axis 5 of an activation"): compare([model, model], [torch.randn(30, 2, 9)], neuron_axis=5)
+
+
+class Outputs(nn.Module):
+    "Layers whose output is no single tensor."
+    def __init__(self):
+        super().__init__()
+        self.attention, self.lstm = nn.MultiheadAttention(4, 2), nn.LSTM(4, 5)
+
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        return {"logits": self.lstm(self.attention(x, x, x)[0])[0]}
+
+
+def test_the_first_tensor_of_an_output_and_inputs_on_another_axis():
+    x = torch.randn(6, 3, 4)
+    assert list(list_layers(Outputs(), x)["shape"]) == [(3, 6, 4), (3, 6, 5)] and list(list_layers(Outputs(), x).samples) == [3, 3]
+    assert compare([Outputs(), Outputs()], [x], layers="lstm").pair("lstm").d == 18
+    with pytest.raises(ValueError, match=r"should count the 6 inputs of a batch, but its shape is \(3, 6, 5\)"): compare([Outputs(), Outputs()], [x], "lstm", samples="inputs")
+
+
+def test_d_counts_the_tokens_there_are():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 5), nn.GELU())
+    batches = [torch.randint(9, (6, length)) for length in (7, 3)]
+    assert compare([model, copy.deepcopy(model)], batches).pair("2").d == 6*7 + 6*3
+    with pytest.raises(ValueError, match="drawing positions needs 7 samples of every input in 2"): compare([model, model], batches, positions=10)
+
+
+def test_only_chosen_layers_are_kept(images, monkeypatch):
+    kept = []
+    original = activations.record
+    def spy(*arguments, **options):
+        kept.append(original(*arguments, **options))
+        return kept[-1]
+    monkeypatch.setattr(activations, "record", spy)
+    joint_grams([network(0), network(1)], [images, images], "6")
+    assert {name for outputs in kept for name, output in outputs.items() if not output.is_meta} == {"6"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_precisions_share_a_loader(loader, dtype):
+    comparison = compare([network(0), network(0).to(dtype)], loader, layers="2")
+    assert comparison.similarity(0.1).similarity.item() == 1
+
+
+def test_a_parallel_model_is_its_module(images):
+    assert compare([nn.DataParallel(network(0)), network(1)], [images]).layers == ["2", "6"]
+
+
+class Stream(IterableDataset):
+    "A data set without a length."
+    def __iter__(self): return iter(torch.randn(30, 2, 8, 8))
+
+
+def test_loaders_without_length(images):
+    assert compare([network(0), network(1)], DataLoader(Stream(), batch_size=10)).pair("6").d == 30
+    assert compare([network(0), network(1)], iter(images.split(35))).pair("6").d == 70
+    assert compare([network(0), network(1)], [iter(images.split(35)), iter(images.split(35))]).pair("6").d == 70
+
+
+@pytest.mark.parametrize("options", [{"drop_last": True}, {"sampler": range(40)}])
+def test_positions_are_drawn_from_what_the_loader_yields(images, options):
+    loader = DataLoader(TensorDataset(images), batch_size=16, **options)
+    assert compare([network(0), network(1)], loader, "2", positions=100, draws=2).pair("2").d == 100
+
+
+@pytest.mark.parametrize("wrap", [lambda image, i: (image, 0, i), lambda image, i: {"input": image, "index": i}, lambda image, i: (image, 0, f"{i}.png")])
+def test_loaders_out_of_step_are_seen_in_whatever_they_yield(images, wrap):
+    inputs = [wrap(image, i) for i, image in enumerate(images)]
+    loaders = DataLoader(inputs, batch_size=35), DataLoader(inputs[::-1], batch_size=35)
+    def forward(model, batch): return model(batch["input"] if isinstance(batch, dict) else batch[0])
+    with pytest.raises(ValueError, match="out of step in batch 0: entries"): compare([network(0), network(1)], loaders, forward=forward)
+    assert compare([network(0), network(1)], [loaders[0], loaders[0]], forward=forward).pair("6").d == 70
+
+
+def test_shuffled_inputs_without_labels_are_refused(images):
+    with pytest.raises(ValueError, match="it shuffles, and no labels"): compare([network(0), network(1)], [DataLoader(images), DataLoader(images, shuffle=True)])
+
+
+def test_files_of_activations_are_only_read(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+    np.save(tmp_path/"x.npy", x.astype(">f4"))
+    stored = np.load(tmp_path/"x.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        comparison = compare([{"a": stored}, {"a": x}, {"a": x.astype("float16")}])
+    assert (comparison.similarity(0.01).similarity == 1).all()
+
+
+def test_stored_arrays_are_read_in_slices():
+    slices = activations._slices([{"a": np.zeros((10, 4, 5)), "b": np.zeros((10, 20))}], entries=120)
+    assert slices == [range(0, 3), range(3, 6), range(6, 9), range(9, 10)]
+
+
+def test_layers_that_never_fire():
+    comparison = compare([{"a": np.zeros((50, 4))}, {"a": np.random.default_rng(0).normal(size=(50, 3))}])
+    include, exclude = (comparison.similarity(0.3, dead=dead).iloc[0] for dead in ("include", "exclude"))
+    assert (include.dead_x, include.similarity, exclude.similarity) == (4, 4/7, 0)
+
+
+@pytest.mark.parametrize("networks, loader, options, problem", [
+    ("one module", "batches", {}, "in a list or a dict"),
+    (["a.pt", "b.pt"], "batches", {}, "network 0 is of type str"),
+    ([np.zeros((3, 9)), np.zeros((3, 9))], None, {}, "maximum_match and match_levels"),
+    (None, "data set", {}, "DataLoader"),
+    (None, "tensor", {}, r"write \[batch\]"),
+    (None, "batches", {"layers": nn.ReLU()}, "by type, name or glob"),
+    (None, "batches", {"layers": {"network 7": "relu"}}, "chosen for network 7, but the networks are network 0, network 1"),
+    (None, "batches", {"neuron_axis": {"rellu": 1}}, "did you mean ReLU"),
+    (None, "batches", {"positions": 0}, "count from 1"),
+    ([{}, {}], None, {}, "network 0 holds no layers"),
+    ([{"a": np.zeros((0, 3))}]*2, None, {}, "hold no inputs"),
+    ([{"a": np.zeros((9, 0))}]*2, None, {}, "layer a of network 0.*is empty"),
+    ([{"a": np.zeros((9, 2), int)}]*2, None, {}, "layer a of network 0: its activations are int64"),
+    ([{"a": np.zeros((9, 2), complex)}]*2, None, {}, "complex128"),
+    ([{"a": np.zeros(9)}]*2, None, {}, "layer a of network 0: axis 0"),
+    ({1: {"a": np.ones((9, 2))}, "1": {"a": np.ones((9, 2))}}, None, {}, "the same name"),
+])
+def test_mistakes_are_named(images, networks, loader, options, problem):
+    networks = network(0) if networks == "one module" else networks or [network(0), network(1)]
+    loader = {"batches": [images], "data set": TensorDataset(images), "tensor": images, None: None}[loader]
+    with pytest.raises((TypeError, ValueError), match=problem): compare(networks, loader, **options)
+
+
+def test_no_activation_function_to_take(images):
+    with pytest.raises(ValueError, match="no activation function runs as a module.*of the types Flatten, Linear"): compare([nn.Sequential(nn.Flatten(), nn.Linear(128, 3))]*2, [images])
+
+
+def test_html_shows_every_number_and_no_markup_of_a_name(loader):
+    comparison = compare({"<b>": network(0), "other": network(1)}, loader)
+    html = comparison._repr_html_()
+    assert "<b>" not in html and "&lt;b&gt;" in html and "70</td>" in html and html.count("<td style") == 2*5
+    few = compare([network(0), network(1)], [next(iter(loader))[0][:10]], "6")._repr_html_()
+    assert "10 (few)" in few and "(few)" not in html
+    grid = compare([network(0), network(1), network(2)], loader, pairs="all", samples="inputs")
+    assert grid._repr_html_().count("<table>") == 3 and grid._repr_html_().count("<td style") == 3*4
+
+
+def test_plots_take_one_eps_and_one_grid(loader):
+    matplotlib.use("Agg")
+    grid = compare([network(0), network(1), network(2)], loader, pairs="all", samples="inputs")
+    with pytest.raises(ValueError, match="between"): grid.plot()
+    assert grid.between(0, 2).plot(0.3).get_title() == "ε = 0.3"
+    assert len(compare([network(0), network(1)], loader).plot(0.3).get_legend().get_texts()) == 1

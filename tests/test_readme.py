@@ -2,19 +2,47 @@
 import re
 from pathlib import Path
 
+import matplotlib
+import pandas as pd
 import pytest
+import torch
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def users_files(tmp_path_factory):
+    "What a reader of the example brings: two files of weights and a folder of images, here digits."
+    folder = tmp_path_factory.mktemp("user")
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), folder/f"{name}.pt")
+    digits = load_digits()
+    for i in range(12):
+        path = folder/"images"/str(digits.target[i])/f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((digits.images[i]*15).astype("uint8")).save(path)
+    return folder
+
+
 @pytest.mark.filterwarnings("ignore:fewer than two samples")
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_runs(example):
-    import matplotlib
+def test_example_runs(example, users_files, monkeypatch):
+    monkeypatch.chdir(users_files)
     matplotlib.use("Agg")
     exec(compile(example, "README.md", "exec"), {})
+
+
+def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files):
+    "After the test above: what its example wrote."
+    table = pd.read_csv(users_files/"similarity.csv")
+    assert table.layer.nunique() == 17 and table.similarity.between(0, 1).all() and set(table.network_a) == {"first"}
+    with Image.open(users_files/"similarity.png") as picture: assert picture.width > 300
 
 
 def test_there_are_examples(): assert len(EXAMPLES) >= 2
