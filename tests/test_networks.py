@@ -220,10 +220,11 @@ def vit(): return torchvision.models.VisionTransformer(32, 8, 1, 2, 12, 20, num_
     (vit, {"conv_proj": 12, "encoder.layers.encoder_layer_0.self_attention": 12, "encoder.layers.encoder_layer_0.mlp.1": 20, "encoder": 12}),
 ])
 def test_channels_are_neurons_wherever_they_stand(build, neurons):
-    table = list_layers(build(), torch.randn(2, 3, 32, 32)).set_index("layer")
+    images = torch.randn(2, 3, *[32 if build is vit else 64]*2)      # never as many places as channels
+    table = list_layers(build(), images).set_index("layer")
     assert {layer: table.neurons[layer] for layer in neurons} == neurons
     assert (table["shape"].map(np.prod) == 2*table.neurons*table.samples).all()
-    comparison = compare([build(), build()], [torch.randn(2, 3, 32, 32)], lazy=True, progress=False)
+    comparison = compare([build(), build()], [images], lazy=True, progress=False)
     assert comparison.layers == [layer for layer in table.index if table.type[layer] == "GELU"]
     assert all(pair.n_x == table.neurons[pair.layer] and pair.d == 2*table.samples[pair.layer] for pair in comparison.pairs.values())
 
