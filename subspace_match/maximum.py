@@ -55,6 +55,7 @@ def peel(
     state,  # Downdate
     eps,  # in [0, 1)
     watch=None,  # positions in `state`: stop early once all of these are gone
+    forced=None,  # (n, n) bool, where known: entry (w, u) says that no match inside with w is without u
 ):
     "Algorithm 1 from where `state` stands: delete what does not pass until all that is left passes."
     geometry, limit = state.geometry, eps + state.geometry.tolerance
@@ -64,7 +65,7 @@ def peel(
             if not (state.alive & (state.r > limit**2 - state.error)).any(): return state
             out = state.alive & (geometry.distances(state.keep())[state.index] > limit)
             if not out.any(): return state
-        state.delete(out)
+        state.delete(out if forced is None else state.alive & forced[:, out].any(1))
     return state
 
 # %% ../nbs/algorithms/12_maximum_match.ipynb #456a4f52
