@@ -121,7 +121,7 @@ def sample_simple_matches(
     y=None,  # (n_y, d)
     eps=None,  # in [0, 1)
     *,
-    rounds: int = 10,  # how often each neuron is asked for a minimal match
+    rounds: int = 3,  # how often each neuron is asked for a minimal match
     seed: int | np.random.Generator = 0,  # decides the orders in which neurons are tried
     progress: bool = False,  # show a bar?
 ) -> list[Match]:

@@ -97,7 +97,7 @@ def test_maximum_match_within_a_part(kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
-    for x, y, eps in small(kind, 15, most=3):
+    for x, y, eps in small(kind, 130, most=3):
         everything = maximum_match(x, y, eps=eps)
         one = minimal_matches(x, y, eps=eps, seed=0)
         assert set(one) == set(everything.neurons())
@@ -159,6 +159,19 @@ def test_minimal_matches_are_minimal(seed):
     for v, match in list(found.items())[::3] + [(v, minimal_match(x, y, eps=eps, v=v, seed=1)) for v in list(found)[::5]]:
         assert v in match and is_match(x, y, match, eps)
         assert all(v not in reference.maximum_match(x, y, eps, match - as_single(u)) for u in match.neurons() if u != v)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_minimal_matches_are_those_of_algorithm_2(seed):
+    "Trial by trial the same decisions, so the same match, on rectified mixtures whose matches are large and hang together."
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(9, 120))
+    x, y = (np.maximum(rng.normal(size=(n, 9)) @ hidden + 0.3 * rng.normal(size=(n, 120)), 0) for n in (16, 13))
+    levels = match_levels(x, y)
+    eps = float(np.quantile(np.concatenate([levels.x, levels.y]), 0.75)) + 1e-3
+    found = minimal_matches(x, y, eps=eps, seed=seed)
+    assert len(found) > 20 and len(set(found.values())) > 1
+    for v in list(found)[::6]: assert found[v] == reference.minimal_match(x, y, eps, v, seed=seed)
 
 
 # Instances that the paper builds
