@@ -20,23 +20,28 @@ from .match import TOLERANCE, check_activations, unit_rows
 def span_rows(
     z,  # (m, k) rows
     tolerance,  # singular values below this fraction of the largest are rounding noise
+    independent=False,  # are the rows known to be linearly independent, so that no rank has to be decided?
 ):
     "Orthonormal rows (rank, k) that span the rows of `z`."
+    if independent: return torch.linalg.qr(z.T).Q.T
     z = unit_rows(z[(z != 0).any(1)])
     if len(z) == 0: return z
     _, s, v = torch.linalg.svd(z, full_matrices=False)
     return v[s > tolerance * s[0]]
+
 
 # %% ../nbs/algorithms/11_geometry.ipynb #9e5a6721
 def residual_norms(
     z,  # (n, k) rows
     vectors,  # (m, k) rows
     tolerance,  # of the rank decision
+    independent=False,  # are `vectors` known to be linearly independent?
 ):
     "Distance of every row of `z` from the span of `vectors`: (n,)."
-    basis = span_rows(vectors, tolerance)
+    basis = span_rows(vectors, tolerance, independent)
     for _ in range(2): z = z - (z @ basis.T) @ basis
     return (z * z).sum(1).sqrt()
+
 
 # %% ../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = 2.0**-20  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -81,11 +86,12 @@ class Geometry:
     def distances(
         self,
         keep,  # (N,) bool: the pair of sets in question
+        basis=None,  # (N,) bool, where known: kept neurons, independent on each side, with the same spans
     ):
         "Relative distance of every kept neuron from the span of the other side's kept ones, (N,); others get 0. Stable."
-        distance, (x, y) = torch.zeros_like(self.norms), self.sides(keep)
-        for a, b in ((x, y), (y, x)):
-            distance[a] = residual_norms(self.coordinates[a], self.coordinates[b], self.tolerance)
+        distance, spanning = torch.zeros_like(self.norms), self.sides(keep if basis is None else basis)
+        for own, other in zip(self.sides(keep), reversed(spanning)):
+            distance[own] = residual_norms(self.coordinates[own], self.coordinates[other], self.tolerance, basis is not None)
         return distance
 
     def sides(self, keep):
@@ -262,9 +268,18 @@ class Downdate:
 
     def keep(self):
         "(N,) bool: who is left."
-        keep = torch.zeros_like(self.geometry.dead)
-        keep[self.index[self.alive]] = True
-        return keep
+        return self.marked(self.alive)
+
+    def distances(self):
+        "Stable relative distances of those who are left, (n,) over `index`."
+        basis = None if self.table is None else self.marked(self.alive & self.basis)
+        return self.geometry.distances(self.keep(), basis)[self.index]
+
+    def marked(self, some):  # (n,) bool over `index`
+        "The same neurons as (N,) bool."
+        marks = torch.zeros_like(self.geometry.dead)
+        marks[self.index[some]] = True
+        return marks
 
 # %% ../nbs/algorithms/11_geometry.ipynb #038d58b3
 MOST_ERROR = 1e-4  # of a squared relative distance; a table with a larger bound is not used

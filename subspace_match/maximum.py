@@ -58,12 +58,12 @@ def peel(
     forced=None,  # (n, n) bool, where known: entry (w, u) says that no match inside with w is without u
 ):
     "Algorithm 1 from where `state` stands: delete what does not pass until all that is left passes."
-    geometry, limit = state.geometry, eps + state.geometry.tolerance
+    limit = eps + state.geometry.tolerance
     while watch is None or state.alive[watch].any():
         out = state.alive & (state.r > limit**2 + state.error)
         if not out.any():
             if not (state.alive & (state.r > limit**2 - state.error)).any(): return state
-            out = state.alive & (geometry.distances(state.keep())[state.index] > limit)
+            out = state.alive & (state.distances() > limit)
             if not out.any(): return state
         state.delete(out if forced is None else state.alive & forced[:, out].any(1))
     return state
@@ -145,7 +145,7 @@ def peel_levels(state, level):
         r = torch.where(state.alive, state.r, -1)
         worst = float(r.max())
         if worst < 1e4 * state.error:
-            distance = state.geometry.distances(state.keep())[state.index]
+            distance = state.distances()
             if float(distance.max()) <= state.geometry.tolerance: return
             r = torch.where(state.alive, distance**2, -1)
             worst = float(r.max())
