@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from .geometry import GRAM_TOLERANCE, Geometry
+from .geometry import GRAM_TOLERANCE, Geometry, svd
 
 # %% ../nbs/networks/29_other_measures.ipynb #d56cbd29
 def centred_blocks(
@@ -95,7 +95,7 @@ def pwcca(
     "PWCCA in [0, 1] (Morcos et al. 2018), weighted by the first side; not unique where canonical correlations repeat. Raises what `centred_blocks` raises."
     xx, xy, yy = centred_blocks(x, y)
     w_x, w_y = whitening(xx), whitening(yy)
-    u, rho, _ = torch.linalg.svd(w_x.T @ xy @ w_y, full_matrices=False)
+    u, rho, _ = svd(w_x.T @ xy @ w_y)
     alpha = (xx @ w_x @ u).abs().sum(0)
     return float((alpha*rho).sum()/alpha.sum())
 

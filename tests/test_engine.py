@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subspace_match import reference
-from subspace_match.geometry import Downdate, Geometry, accumulate_factor, accumulate_gram
+from subspace_match.geometry import Downdate, Geometry, accumulate_factor, accumulate_gram, svd
 from subspace_match.match import Match
 from subspace_match.maximum import match_levels, maximum_match
 from subspace_match.minimal import minimal_match, minimal_matches, minimum_matches
@@ -94,3 +94,12 @@ def test_cuda_finds_what_the_cpu_finds():
     for eps in (0.0, 0.2, 0.4):
         assert maximum_match(x.cuda(), y.cuda(), eps) == maximum_match(x, y, eps)
     assert minimal_matches(x.cuda(), y.cuda(), 0.4) == minimal_matches(x, y, 0.4)
+
+
+def test_a_singular_value_decomposition_that_does_not_converge_is_done_again(monkeypatch):
+    z = torch.as_tensor(correlated(6, 40)[0])
+    u, s, v = svd(z)
+    def never(*args, **options): raise torch.linalg.LinAlgError("the algorithm failed to converge")
+    monkeypatch.setattr(torch.linalg, "svd", never)
+    again = svd(z)
+    assert torch.allclose(again[1], s) and torch.allclose(again[0] * again[1] @ again[2], z) and torch.allclose(again[2].abs(), v.abs())
