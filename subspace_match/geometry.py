@@ -96,10 +96,12 @@ class Geometry:
         self,
         keep,  # (N,) bool: the pair of sets in question
         basis=None,  # (N,) bool, where known: kept neurons, independent on each side, with the same spans
+        of=None,  # (N,) bool: the kept neurons that are asked for; by default all of them
     ):
-        "Relative distance of every kept neuron from the span of the other side's kept ones, (N,); others get 0. Stable."
+        "Relative distance of kept neurons from the span of the other side's kept ones, (N,); others get 0. Stable."
         distance, spanning = torch.zeros_like(self.norms), self.sides(keep if basis is None else basis)
-        for own, other in zip(self.sides(keep), reversed(spanning)):
+        for own, other in zip(self.sides(keep if of is None else of), reversed(spanning)):
+            if own.numel() == 0: continue
             distance[own] = residual_norms(self.coordinates[own], self.coordinates[other], self.tolerance, basis is not None)
         return distance
 
@@ -279,10 +281,10 @@ class Downdate:
         "(N,) bool: who is left."
         return self.marked(self.alive)
 
-    def distances(self):
-        "Stable relative distances of those who are left, (n,) over `index`."
+    def distances(self, of):  # (n,) bool over `index`
+        "Stable relative distances of some of those who are left, (n,) over `index`; others get 0."
         basis = None if self.table is None else self.marked(self.alive & self.basis)
-        return self.geometry.distances(self.keep(), basis)[self.index]
+        return self.geometry.distances(self.keep(), basis, self.marked(of))[self.index]
 
     def marked(self, some):  # (n,) bool over `index`
         "The same neurons as (N,) bool."

@@ -62,8 +62,9 @@ def peel(
     while watch is None or state.alive[watch].any():
         out = state.alive & (state.r > limit**2 + state.error)
         if not out.any():
-            if not (state.alive & (state.r > limit**2 - state.error)).any(): return state
-            out = state.alive & (state.distances() > limit)
+            unsure = state.alive & (state.r > limit**2 - state.error)
+            if not unsure.any(): return state
+            out = unsure & (state.distances(unsure) > limit)
             if not out.any(): return state
         state.delete(out if forced is None else state.alive & forced[:, out].any(1))
     return state
@@ -145,7 +146,7 @@ def peel_levels(state, level):
         r = torch.where(state.alive, state.r, -1)
         worst = float(r.max())
         if worst < 1e4 * state.error:
-            distance = state.distances()
+            distance = state.distances(state.alive)
             if float(distance.max()) <= state.geometry.tolerance: return
             r = torch.where(state.alive, distance**2, -1)
             worst = float(r.max())
