@@ -113,11 +113,12 @@ def layer_vectors(
     layer: str,
     per_image: int = 8,   # positions drawn from each image, the same ones for every network
     seed: int = 0,
+    most: int = 128,      # neurons of each network, the first ones: a copy of more is so ill-conditioned that no fast decision is safe
 ) -> list[torch.Tensor]:
     "(neurons, images, positions) float64 activations of one layer, for each network."
     vectors, generator = [[] for _ in networks], torch.Generator().manual_seed(seed)
     for batch in loader:
-        outputs = [neuron_matrix(record(network, batch, [layer])[layer]) for network in networks]
+        outputs = [neuron_matrix(record(network, batch, [layer])[layer])[:, :most] for network in networks]
         shape = (len(batch[0]), -1, outputs[0].shape[1])
         chosen = torch.randperm(outputs[0].reshape(shape).shape[1], generator=generator)[:per_image]
         for kept, output in zip(vectors, outputs): kept.append(output.reshape(shape)[:, chosen].permute(2, 0, 1).double())
@@ -235,9 +236,9 @@ def tables_of(trained, untrained, loader) -> dict:
             "grid": lambda: {"grid": layer_grid(trained[0], trained[1], loader)},
             "copies": lambda: {"copies": by_layer(lambda x, y: copies(x))},
             "samples": lambda: {"samples": by_layer(sample_sizes)},
-            "readings": lambda: {"readings": every_reading(trained[0], trained[1], loader)},
             "bootstrap": lambda: {"bootstrap": by_layer(bootstrap)},
-            "levels": lambda: {"levels": partner_levels(trained, loader)}}
+            "levels": lambda: {"levels": partner_levels(trained, loader)},
+            "readings": lambda: {"readings": every_reading(trained[0], trained[1], loader)}}   # last: layers before the ReLU are slow
 
 # %% ../nbs/experiments/36_what_match_measures.ipynb #c2d8a981
 def study(
