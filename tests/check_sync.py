@@ -1,8 +1,9 @@
-"""Fail, naming the files, where cleaning and exporting the notebooks would change the working tree.
+"""Fail, naming the files, where cleaning and exporting the notebooks would change the working tree, or widgets are stored.
 
 Works on a copy, so that the check itself never changes the tree; a module without a notebook is noticed as well.
 """
 import filecmp
+import json
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,9 @@ def main() -> int:
         for path in different: print(f"out of step: {path}")
         for path in sorted(before - after): print(f"exported by no notebook: {path}")
         for path in sorted(after - before): print(f"not exported yet: {path}")
+        widgets = sorted(path for path in before if path.suffix == ".ipynb" and "widgets" in json.loads((ROOT/path).read_text(encoding="utf-8"))["metadata"])
+        for path in widgets: print(f"stores the state of widgets (delete metadata.widgets): {path}")
+        if widgets: return 1
         if different or before != after:
             print("run `nbdev_clean` and `nbdev_export`, and commit notebooks and modules together")
             return 1
