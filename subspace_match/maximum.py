@@ -60,10 +60,14 @@ def peel(
     "Algorithm 1 from where `state` stands: delete what does not pass until all that is left passes."
     limit = eps + state.geometry.tolerance
     while watch is None or state.alive[watch].any():
-        out = state.alive & (state.r > limit**2 + state.error)
+        margin = state.margin(limit**2)
+        out = state.alive & (state.r > limit**2 + margin)
         if not out.any():
-            unsure = state.alive & (state.r > limit**2 - state.error)
+            unsure = state.alive & (state.r > limit**2 - margin)
             if not unsure.any(): return state
+            if state.worn:
+                state.stabilise()
+                continue
             out = unsure & (state.distances(unsure) > limit)
             if not out.any(): return state
         state.delete(out if forced is None else state.alive & forced[:, out].any(1))
@@ -145,7 +149,10 @@ def peel_levels(state, level):
     while state.alive.any():
         r = torch.where(state.alive, state.r, -1)
         worst = float(r.max())
-        if worst < 1e4 * state.error:
+        if worst < 1e4 * state.margin(worst):
+            if state.worn:
+                state.stabilise()
+                continue
             distance = state.distances(state.alive)
             if float(distance.max()) <= state.geometry.tolerance: return
             r = torch.where(state.alive, distance**2, -1)

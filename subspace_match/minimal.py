@@ -22,8 +22,8 @@ def needs_graph(
 ):
     "(n, n) bool: entry (w, u) says that w does not pass once u alone is gone from M."
     needs = torch.eye(len(state.index), dtype=torch.bool, device=state.index.device)
-    if state.table is None: return needs
-    limit = (eps + state.geometry.tolerance) ** 2 + state.error
+    limit = (eps + state.geometry.tolerance) ** 2
+    limit += state.margin(limit)
     for own, other in state.halves():
         growth = state.table[own] ** 2 / state.table[own, own].diagonal()[:, None]
         lost = state.residual[other] + growth[:, other] > limit
@@ -186,7 +186,8 @@ def minimum_matches(
     geometry, _, keep, null, _ = prepare(x, y, 0.0, None, None)
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
     state = Downdate(geometry, keep)
-    if state.table is None or state.dependent: raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
+    state.stabilise()
+    if state.dependent: raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
     forced, found = closure(needs_graph(state, 0.0)), {}
     for i, row in zip(state.index.tolist(), forced):
         members = torch.zeros_like(keep)
