@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+import timm
 import torchvision
+import transformers
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
@@ -227,6 +229,38 @@ def test_channels_are_neurons_wherever_they_stand(build, neurons):
     comparison = compare([build(), build()], [images], lazy=True, progress=False)
     assert comparison.layers == [layer for layer in table.index if table.type[layer] == "GELU"]
     assert all(pair.n_x == table.neurons[pair.layer] and pair.d == 2*table.samples[pair.layer] for pair in comparison.pairs.values())
+
+
+SMALL = {"vocab_size": 50, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+TRANSFORMERS = {"bert": SMALL, "llama": SMALL | {"dtype": "bfloat16"}, "vit": SMALL | {"image_size": 16, "patch_size": 4},
+                "gpt2": {"vocab_size": 50, "n_embd": 12, "n_inner": 20, "n_layer": 2, "n_head": 2}, "t5": {"vocab_size": 50, "d_model": 12, "d_kv": 6, "d_ff": 20, "num_layers": 2, "num_heads": 2}}
+
+
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_hugging_face_models_take_their_dicts(kind):
+    def build(seed):
+        torch.manual_seed(seed)
+        return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **TRANSFORMERS[kind]))
+
+    tokens = torch.randint(50, (40, 9), generator=torch.Generator().manual_seed(0))
+    inputs = {"vit": {"pixel_values": torch.randn(40, 3, 16, 16)}, "t5": {"input_ids": tokens, "decoder_input_ids": tokens[:, :7]}}.get(kind, {"input_ids": tokens})
+    batches = [transformers.BatchEncoding({name: part[k::2] for name, part in inputs.items()}) for k in range(2)]
+    comparison = compare([build(0), build(1)], batches, progress=False)
+    hidden = [pair for pair in comparison.pairs.values() if pair.n_x == 20]
+    assert [pair.d for pair in hidden] == {"t5": [360, 360, 280, 280], "vit": [680, 680]}.get(kind, [360, 360])
+    assert all(0 < levels.similarity(0.95) <= 1 for pair in hidden for levels in pair.levels)
+
+
+@pytest.mark.filterwarnings("ignore:fewer than two samples")
+@pytest.mark.parametrize("name, options, d", [
+    ("resnet10t", {}, [16*16, 16*16, 16*16, 8*8]), ("convnext_atto", {}, [8*8, 8*8, 4*4]),
+    ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "depth": 2}, [17, 17]),
+    ("mixer_s32_224", {"img_size": 64}, [512, 4, 512]),                          # mixes tokens, then channels
+])
+def test_timm_models(name, options, d):
+    images = torch.randn(2, 3, *[options.get("img_size", 32)]*2)
+    comparison = compare([timm.create_model(name, **options) for _ in range(2)], [images], lazy=True, progress=False)
+    assert [pair.d for pair in comparison.pairs.values()][:len(d)] == [2*samples for samples in d]
 
 
 def test_neurons_of_a_one_dimensional_convolution():
