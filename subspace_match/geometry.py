@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRAM_TOLERANCE', 'MOST_SQUARED_ERROR', 'MOST_DISTANCE_ERROR', 'svd', 'span_rows', 'outside', 'residual_norms',
-           'Geometry', 'gram_root', 'from_vectors', 'centred', 'from_gram', 'check_gram', 'accumulate_gram',
+           'Geometry', 'gram_root', 'from_vectors', 'products', 'centred', 'from_gram', 'check_gram', 'accumulate_gram',
            'accumulate_factor', 'Downdate', 'relative_error', 'fit', 'independent']
 
 # %% ../nbs/algorithms/11_geometry.ipynb #94773630
@@ -134,10 +134,16 @@ def from_vectors(
     x, y = check_activations(x, y)
     z = torch.cat([torch.as_tensor(x), torch.as_tensor(y)])
     unit = unit_rows(z)
-    scale = z.abs().amax(1)
-    norms = scale * torch.linalg.vector_norm(z / (scale + (scale == 0))[:, None], dim=1)
+    norms = torch.linalg.vecdot(z, unit)
     if affine: unit = centred(unit)
-    return Geometry(unit @ unit.T, len(x), norms, z.shape[1], affine, unit)
+    return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit)
+
+
+def products(z, block=128):  # (N, d)
+    "z zᵀ (N, N), from the products of each block of rows with itself and all rows after it: half the work."
+    gram = z.new_zeros(len(z), len(z))
+    for i in range(0, len(z), block): gram[i : i + block, i:] = z[i : i + block] @ z[i:].T
+    return gram.triu() + gram.triu(1).T
 
 
 def centred(unit):
@@ -191,7 +197,7 @@ def accumulate_gram(
     gram, sums, d = 0, 0, 0
     for z in blocks:
         z = torch.as_tensor(z).double()
-        gram, sums, d = gram + z @ z.T, sums + z.sum(1), d + z.shape[1]
+        gram, sums, d = gram + products(z), sums + z.sum(1), d + z.shape[1]
     return gram, sums, d
 
 # %% ../nbs/algorithms/11_geometry.ipynb #30ebea84

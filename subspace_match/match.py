@@ -36,7 +36,9 @@ def _namespace(z):
 
 
 def _finite(z):
-    return bool(_namespace(z).isfinite(z).all())
+    "A sum is finite only if everything in it is; it may overflow all the same."
+    isfinite = _namespace(z).isfinite
+    with np.errstate(over="ignore", invalid="ignore"): return bool(isfinite(z.sum())) or bool(isfinite(z).all())
 
 # %% ../nbs/theory/01_matches.ipynb #c27f2b65
 def check_activations(
@@ -86,8 +88,9 @@ def unit_rows(z):  # (n, d)
     "Every row of `z` scaled to length one; zero rows stay zero. No overflow or underflow on the way."
     scale = _namespace(z).amax(abs(z), 1)
     z = z / (scale + (scale == 0))[:, None]
-    norm = (z * z).sum(1) ** 0.5
-    return z / (norm + (norm == 0))[:, None]
+    norm = _namespace(z).linalg.vector_norm(z, axis=1)
+    z /= (norm + (norm == 0))[:, None]
+    return z
 
 # %% ../nbs/theory/01_matches.ipynb #3db9d3c0
 def span_basis(vectors):  # (m, d)
