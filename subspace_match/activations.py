@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import fnmatch
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,9 @@ def neuron_matrix(
     if activation.ndim < 2 or not -activation.ndim <= axis < activation.ndim or axis % activation.ndim == 0:
         raise ValueError(f"axis {axis} of an activation of shape {tuple(activation.shape)} does not count neurons")
     neurons_last = activation.movedim(axis, -1)
-    if samples == "inputs" and activation.ndim > 2: return neurons_last.flatten(1, -2).mean(1, dtype=torch.float64)
+    if samples == "inputs" and activation.ndim > 2:
+        places = neurons_last.flatten(1, -2)
+        return places[:, 0] if places.is_meta else places.mean(1, dtype=torch.float64)   # a mean without content takes PyTorch's compiler: seconds to load
     return neurons_last.reshape(-1, neurons_last.shape[-1])
 
 # %% ../nbs/networks/24_activations.ipynb #ab04dbab
@@ -441,6 +444,25 @@ def _columns(members, outputs, axes, samples, size):
         raise ValueError(f"layers are compared over the same samples, but a batch gives {found}; try samples='inputs'")
     return columns
 
+# %% ../nbs/networks/24_activations.ipynb #24a0000a
+def _counted(mask, size):
+    "What a mask function returned, as (inputs, tokens) bool. Raises `ValueError` for another shape."
+    mask = torch.as_tensor(mask).bool()
+    if mask.ndim != 2 or len(mask) != size: raise ValueError(f"mask(batch) must be of shape ({size}, tokens), not {tuple(mask.shape)}")
+    return mask
+
+def _rows(columns, counted, label):
+    "The rows that count; a layer with a single row for each input keeps all of them. Raises `ValueError` for a layer of which the mask does not speak."
+    rows = len(columns[0])
+    if rows == counted.numel(): return [matrix[counted.flatten().to(matrix.device)] for matrix in columns]
+    if rows == len(counted): return columns
+    raise ValueError(f"a batch gives {rows} samples in {label}, and its mask is of shape {tuple(counted.shape)}; choose layers of which it speaks")
+
+def _warn_padding(batch):
+    "Warn of a tokenizer's batch with padding."
+    padded = isinstance(batch, Mapping) and "attention_mask" in batch and not torch.as_tensor(batch["attention_mask"]).all()
+    if padded: warnings.warn("padding counts as samples; mask=lambda batch: batch['attention_mask'] leaves it out", stacklevel=4)
+
 # %% ../nbs/networks/24_activations.ipynb #453c697f
 def _empty(members, columns, draws, device):
     "A JointGram of zeros for these members."
@@ -496,6 +518,7 @@ def joint_grams(
     seed: int = 0,                               # decides the draws
     neuron_axis: int | Mapping | None = None,    # see `list_layers`
     forward: Callable | None = None,             # forward(model, batch), where `model(batch[0])` is not right
+    mask: Callable | None = None,                # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
     device: str | torch.device | None = None,    # where sums are kept; by default where the first model is
     progress: bool | None = None,                # see `progress_bar`
 ) -> dict[str, JointGram]:
@@ -505,6 +528,7 @@ def joint_grams(
     loaders out of step, samples that do not correspond, activations that are not finite; `TypeError` for what is no network or no loader.
     """
     if positions is not None and min(positions, draws) < 1: raise ValueError(f"positions and draws count from 1, not {positions} and {draws}")
+    if mask and (positions or samples == "inputs"): raise ValueError("a mask leaves out single samples: it goes with samples='positions' and without draws")
     networks = [_bare(network) for network in networks]
     batches, total = _batches(networks, loader)
     first = next(batches, None)
@@ -513,6 +537,7 @@ def joint_grams(
     n_inputs = _n_inputs(networks, loader) if positions else None
     outputs = [_outputs(k, network, batch, None, forward, 0, shapes=True) for k, (network, batch) in enumerate(zip(networks, first))]
     names, axes = _choose(networks, outputs, _size(first[0]), layers, neuron_axis)
+    if not mask: _warn_padding(first[0])
     joints, drawn, rows, counts, start = {}, {}, {}, Counter(), 0
     for label, members in _groups(names, pairs).items():
         columns = _columns(members, outputs, axes, samples, _size(first[0]))
@@ -524,9 +549,11 @@ def joint_grams(
         size = _size(parts[0])
         if i % processes == rank:
             outputs = [_outputs(k, *each, forward, i) for k, each in enumerate(zip(networks, parts, names))]
+            counted = _counted(mask(parts[0]), size) if mask else None
             for label, joint in joints.items():
                 columns = _columns(joint.members, outputs, axes, samples, size)
                 if drawn[label] and len(columns[0]) != size*rows[label]: raise ValueError(f"drawing positions needs {rows[label]} samples of every input in {label}")
+                if mask: columns = _rows(columns, counted, label)
                 _add(joint, columns, drawn[label], start*rows[label])
                 counts[label] += len(columns[0])
         start += size

@@ -302,6 +302,7 @@ def compare(
     affine: bool = False,                          # add the constant vector to both spans
     neuron_axis: int | Mapping | None = None,      # see `list_layers`
     forward: Callable | None = None,               # forward(model, batch), where `model(batch[0])` is not right
+    mask: Callable | None = None,                  # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
     device: str | torch.device | None = None,      # where Gram matrices are kept and matches found; by default where the first model is
     lazy: bool = False,                            # find levels only when they are asked for
     progress: bool | None = None,                  # see `progress_bar`; by default bars on a terminal
@@ -319,7 +320,7 @@ def compare(
     unknown = [str(name) for name in layers if name not in names and name not in range(len(names))] if isinstance(layers, Mapping) else []
     if unknown: raise ValueError(f"layers are chosen for {', '.join(unknown)}, but the networks are {', '.join(names)}")
     if isinstance(layers, Mapping): layers = {names.index(name) if name in names else name: choice for name, choice in layers.items()}
-    grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, device, progress)
+    grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress)
     settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}
     comparison = Comparison(names, _layer_pairs(names, grams), grams, settings)
     _warn_few_samples(comparison.pairs.values())

@@ -251,6 +251,24 @@ def test_hugging_face_models_take_their_dicts(kind):
     assert all(0 < levels.similarity(0.95) <= 1 for pair in hidden for levels in pair.levels)
 
 
+def test_padding_is_left_out():
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model("bert", **SMALL)
+    models = [transformers.AutoModel.from_config(settings) for _ in range(2)]
+    tokens, real = torch.randint(50, (40, 9)), torch.arange(9) < torch.randint(3, 9, (40, 1))
+    batches = [{"input_ids": tokens[k::2], "attention_mask": real[k::2].long()} for k in range(2)]
+    layers = ["encoder.layer.?", "pooler.dense"]
+    masked = compare(models, batches, layers, mask=lambda batch: batch["attention_mask"], progress=False)
+    assert [pair.d for pair in masked.pairs.values()] == [int(real.sum())]*2 + [40]
+    gathered = [{layer: torch.cat([record(model, batch, [layer])[layer][batch["attention_mask"].bool()] for batch in batches]) for layer in masked.layers[:2]} for model in models]
+    for layer, found in compare(gathered, progress=False).pairs.items():
+        np.testing.assert_allclose(found.levels[0].x, masked.pairs[layer].levels[0].x, atol=1e-6)
+    with pytest.warns(UserWarning, match="padding counts as samples"): compare(models, batches, layers, lazy=True, progress=False)
+    for options, problem in (({"mask": lambda batch: torch.ones(9)}, "must be of shape"), ({"mask": lambda batch: torch.ones(20, 5)}, "choose layers"),
+                             ({"mask": lambda batch: real, "samples": "inputs"}, "single samples"), ({"mask": lambda batch: real, "positions": 9}, "single samples")):
+        with pytest.raises(ValueError, match=problem): compare(models, batches, layers, progress=False, **options)
+
+
 @pytest.mark.filterwarnings("ignore:fewer than two samples")
 @pytest.mark.parametrize("name, options, d", [
     ("resnet10t", {}, [16*16, 16*16, 16*16, 8*8]), ("convnext_atto", {}, [8*8, 8*8, 4*4]),
