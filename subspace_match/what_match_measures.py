@@ -113,7 +113,7 @@ def layer_vectors(
     layer: str,
     per_image: int = 8,   # positions drawn from each image, the same ones for every network
     seed: int = 0,
-    most: int = 128,      # neurons of each network, the first ones: a copy of more is so ill-conditioned that no fast decision is safe
+    most: int = 128,      # neurons of each network, the first ones
 ) -> list[torch.Tensor]:
     "(neurons, images, positions) float64 activations of one layer, for each network."
     vectors, generator = [[] for _ in networks], torch.Generator().manual_seed(seed)
@@ -190,11 +190,12 @@ def every_reading(
     b: nn.Module,
     loader,
 ) -> pd.DataFrame:
-    "Table `readings`: the match of each layer, after and before its ReLU, in every reading, with dead neurons in or out."
+    "Table `readings`: the match of each layer, after and before its ReLU, in every reading, with dead neurons in or out, and what is left of it on shuffled images."
     rows = []
     for place, layers in (("after ReLU", "relu"), ("before ReLU", ["BatchNorm2d", "fc*.linear"])):
-        for depth, (layer, joint) in enumerate(joint_grams([a, b], loader, layers, progress=False).items(), start=1):
-            for reading, geometry in readings(*joint.pair(0, 1), joint.sizes[0], joint.n_samples).items():
+        for depth, (layer, joint) in enumerate(joint_grams([a, b, shuffled(b)], loader, layers, progress=False).items(), start=1):
+            same = readings(*joint.pair(0, 1), joint.sizes[0], joint.n_samples)
+            for reading, geometry in (same | {"images shuffled": joint.geometry(0, 2)}).items():
                 without = match_levels(geometry, dead="exclude")
                 rows.append({"layer": layer, "depth": depth, "place": place, "reading": reading, "dead": geometry.dead_x + geometry.dead_y,
                              **match_scores(geometry), "match 0.5, dead out": without.similarity(0.5)})
@@ -238,7 +239,7 @@ def tables_of(trained, untrained, loader) -> dict:
             "samples": lambda: {"samples": by_layer(sample_sizes)},
             "bootstrap": lambda: {"bootstrap": by_layer(bootstrap)},
             "levels": lambda: {"levels": partner_levels(trained, loader)},
-            "readings": lambda: {"readings": every_reading(trained[0], trained[1], loader)}}   # last: layers before the ReLU are slow
+            "readings": lambda: {"readings": every_reading(trained[0], trained[1], loader)}}
 
 # %% ../nbs/experiments/36_what_match_measures.ipynb #c2d8a981
 def study(
