@@ -62,13 +62,20 @@ def noisy(rng, n_x, n_y, d):
     x = rng.normal(size=(n_x, d))
     return x, rng.normal(size=(n_y, n_x)) @ x + 0.2 * rng.normal(size=(n_y, d))
 
+def nearly_dependent(rng, n_x, n_y, d):
+    "Rows that are 1e-3 to 1e-5 of their length away from each other, or from each other's negative."
+    def side(z):
+        gaps = 10.0 ** -rng.integers(3, 6, (len(z), 1)) * np.linalg.norm(z[0]) * rng.normal(size=z.shape)
+        return np.where(rng.integers(0, 2, (len(z), 1)), z, rng.choice([-1, 1], (len(z), 1)) * z[:1] + gaps)
+    return side(integers(rng, n_x, n_y, d)[0]), side(noisy(rng, n_x, n_y, d)[1])
+
 def mixed(rng, n_x, n_y, d):
     "Each row of the second side from another kind."
     x, y = noisy(rng, n_x, n_y, d)
     others = [kind(rng, n_x, n_y, d)[1] for kind in (integers, duplicated, zeros, scaled)]
     return x, np.stack([(y, *others)[rng.integers(5)][i] for i in range(n_y)])
 
-KINDS = [integers, dependent, duplicated, zeros, scaled, boundary, noisy, mixed]
+KINDS = [integers, dependent, duplicated, zeros, scaled, boundary, noisy, mixed, nearly_dependent]
 
 
 def small(kind, count, most=4):
@@ -140,9 +147,18 @@ def medium(seed, n=14, d=40):
     return x, (rng.normal(size=(n, n)) * (rng.random((n, n)) < 0.25)) @ x + noise * rng.normal(size=(n, d))
 
 
+def falling(seed, n=14, d=40):
+    "Singular values that fall from one to a millionth without a gap: layers before their ReLU are like that."
+    rng = np.random.default_rng(seed)
+    directions, lengths = np.linalg.qr(rng.normal(size=(d, 2*n)))[0].T, np.logspace(0, -6, n)[:, None]
+    angles = rng.uniform(0, 0.5, (n, 1))
+    return rng.normal(size=(n, n)) @ (lengths*directions[:n]), rng.normal(size=(n, n)) @ (lengths*(np.cos(angles)*directions[:n] + np.sin(angles)*directions[n:]))
+
+
+@pytest.mark.parametrize("kind", [medium, falling])
 @pytest.mark.parametrize("seed", range(6))
-def test_maximum_match_is_algorithm_1(seed):
-    x, y = medium(seed, n=30, d=80)
+def test_maximum_match_is_algorithm_1(kind, seed):
+    x, y = kind(seed, n=30, d=80)
     levels = match_levels(x, y)
     for eps in np.linspace(0.02, 0.97, 12):
         literal = reference.maximum_match(x, y, eps)
@@ -150,10 +166,11 @@ def test_maximum_match_is_algorithm_1(seed):
         assert levels.similarity(eps) == literal.similarity
 
 
+@pytest.mark.parametrize("kind", [medium, falling])
 @pytest.mark.parametrize("seed", range(6))
-def test_minimal_matches_are_minimal(seed):
+def test_minimal_matches_are_minimal(kind, seed):
     "By Definition 9 itself: a match with `v` in it, and without any other neuron `v` goes too."
-    (x, y), eps = medium(seed), 0.45
+    (x, y), eps = kind(seed), 0.45
     found = minimal_matches(x, y, eps=eps, seed=seed)
     assert set(found) == set(reference.maximum_match(x, y, eps).neurons())
     for v, match in list(found.items())[::3] + [(v, minimal_match(x, y, eps=eps, v=v, seed=1)) for v in list(found)[::5]]:
