@@ -291,7 +291,7 @@ class Downdate:
     def settle(self):
         "Work the pending deletions into the table and drop the deleted neurons from it."
         alive, n_x = self.alive.nonzero()[:, 0], int(self.alive[: self.n_x].sum())
-        self.table = self.table[alive][:, alive]
+        self.table = self.table.index_select(0, alive).index_select(1, alive)
         for part, new in zip((slice(0, n_x), slice(n_x, len(alive))), self.pending):
             if new is not None: self.table[part] -= (new * self.basis)[:, alive[part]].T @ new[:, alive]
         self.index, self.residual, self.n_x = self.index[alive], self.r[alive], n_x
@@ -333,13 +333,14 @@ def fit(
     "Table (n, n) of inverses and coefficients, squared residuals (n,), a basis (n,) of both spans, its sizes (n,), bounds for both errors."
     gram, n = geometry.unit_gram[index][:, index], len(index)
     table, residual = torch.zeros_like(gram), gram.diagonal().clone()
+    rounding = (2 * n + (0 if geometry.vectors is None else geometry.n_samples**0.5)) * torch.finfo(gram.dtype).eps
     basis, size, squared_error, distance_error = torch.zeros_like(alive), torch.zeros_like(residual), 0.0, 0.0
     for own, other in halves:
         j = alive[own].nonzero()[:, 0] + own.start
         if len(j) == 0: continue
         upper, failed = torch.linalg.cholesky_ex(gram[j][:, j], upper=True)
         inverse = None if failed else torch.cholesky_inverse(upper, upper=True)
-        error = float("inf") if failed else 2 * n * torch.finfo(gram.dtype).eps * (1 + float(inverse.diagonal().sum()))
+        error = float("inf") if failed else rounding * (1 + float(inverse.diagonal().sum()))
         if error <= MOST_SQUARED_ERROR and not stable:
             rows = torch.linalg.solve_triangular(upper.T, gram[j], upper=False)
             residual[other] -= (rows[:, other] ** 2).sum(0)

@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 
 from .geometry import Downdate
 from .match import check_neuron
-from .maximum import as_geometry, as_keep, as_match, peel, resolved_eps, split_null
+from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
 def needs_graph(
     state,  # settled Downdate: the match M that it holds
     eps,  # in [0, 1)
 ):
-    "(n, n) bool: entry (w, u) says that w does not pass once u alone is gone from M."
+    "(n, n) bool: entry (u, w) says that w needs u: it does not pass once u alone is gone from M."
     needs = torch.eye(len(state.index), dtype=torch.bool, device=state.index.device)
     limit = (eps + state.geometry.tolerance) ** 2
     limit += state.margin(limit)
@@ -29,39 +29,40 @@ def needs_graph(
         lost = state.residual[other] + growth[:, other] > limit
         dependent = (~state.basis)[own]
         if state.dependent: lost &= ~(growth[:, own][:, dependent] > state.geometry.tolerance**2).any(1, keepdim=True)
-        needs[other, own] |= lost.T
+        needs[own, other] |= lost
     return needs
 
+
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #fbbe1ec2
-def closure(forced):  # (n, n) bool, with a true diagonal
-    "Reachability: if w forces u and u forces t, then w forces t."
+def closure(takes):  # (n, n) bool, with a true diagonal
+    "Reachability: if u takes t along and t takes w along, then u takes w along."
     while True:
-        a = forced.float()
+        a = takes.float()
         further = a @ a > 0
-        if torch.equal(further, forced): return forced
-        forced = further
+        if torch.equal(further, takes): return takes
+        takes = further
 
 
 def extend(
-    forced,  # (n, n) bool: a closed relation
-    needs,  # (n, n) bool: further edges
+    takes,  # (n, n) bool: a closed relation
+    further,  # (n, n) bool: more of it
 ):
-    "The closure of both together, at the cost of the few rows that get new edges."
-    rows = (needs & ~forced).any(1).nonzero()[:, 0]
-    if len(rows) == 0: return forced
-    old = forced.float()
-    step = (forced[rows] | needs[rows]).float() @ old > 0
-    reach = closure(step[:, rows]).float() @ step.float() > 0
-    return forced | (old[:, rows] @ reach.float() > 0)
+    "The closure of both together, at the cost of the few columns that get something new: neurons with new needs."
+    columns = (further & ~takes).any(0).nonzero()[:, 0]
+    if len(columns) == 0: return takes
+    old = takes.float()
+    step = old @ (takes[:, columns] | further[:, columns]).float() > 0
+    reach = step.float() @ closure(step[columns]).float() > 0
+    return takes | (reach.float() @ old[columns] > 0)
 
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #226939cf
 class Node:
-    "A match and, for each of its neurons, those that every smaller match with it must contain."
+    "A match and, for each of its neurons u, those that no smaller match without u can contain: row u of `takes`."
 
-    def __init__(self, state, eps, forced=None):
+    def __init__(self, state, eps, takes=None):
         needs = needs_graph(state, eps)
-        self.state, self.forced = state, closure(needs) if forced is None else extend(forced, needs)
+        self.state, self.takes = state, closure(needs) if takes is None else extend(takes, needs)
         self.position = torch.full_like(state.geometry.dead, -1, dtype=torch.int64)
         self.position[state.index] = torch.arange(len(state.index), device=state.index.device)
 
@@ -69,22 +70,21 @@ class Node:
         "The candidates, in their order, that are in the match and not forced by everyone in the group."
         candidates = candidates[self.position[candidates] >= 0]
         if len(candidates) == 0: return candidates
-        forced = self.forced[self.position[group]][:, self.position[candidates]]
-        return candidates[~forced.all(0)]
+        forced = self.takes[self.position[candidates]][:, self.position[group]]
+        return candidates[~forced.all(1)]
 
     def without(self, group, dropped, eps):
         "Algorithm 1 inside the match without `dropped`, as a Downdate; None, or stopped early, where the whole group goes."
         u, v = self.position[dropped], self.position[group]
-        out = self.forced[:, u].any(1)
+        out = along(self.takes, u)
         if out[v].all(): return None
         state = self.state.fork()
         state.delete(out)
-        return peel(state, eps, v, self.forced)
+        return peel(state, eps, v, self.takes)
 
     def force(self, lost, u):  # (n,) bool, and the position of the neuron whose loss took them along
         "Whoever contains one of the `lost` contains `u`, and all that `u` is forced to have."
-        lost = self.forced[:, lost].any(1)
-        self.forced[lost] |= self.forced[u]
+        self.takes[self.takes[:, u]] |= along(self.takes, lost)
 
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #678533d5
@@ -111,12 +111,13 @@ def descend(
         rest, group = group[~survives], group[survives]
         if len(rest) and len(block) > 1: stack.append((node, rest, candidates, max(1, len(block) // 4)))
         elif len(rest):
-            node.force(~smaller.alive, node.position[block])
+            node.force(~smaller.alive, int(node.position[block]))
             stack.append((node, rest, candidates[1:], 1))
         if len(group):
-            forced = node.forced[smaller.alive][:, smaller.alive]
+            left = smaller.alive.nonzero()[:, 0]
+            takes = node.takes.index_select(0, left).index_select(1, left)
             smaller.settle()
-            stack.append((Node(smaller, eps, forced), group, candidates[size:], 2 * size))
+            stack.append((Node(smaller, eps, takes), group, candidates[size:], 2 * size))
 
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #f6628b90
@@ -188,7 +189,7 @@ def minimum_matches(
     state = Downdate(geometry, keep)
     state.stabilise()
     if state.dependent: raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
-    forced, found = closure(needs_graph(state, 0.0)), {}
+    forced, found = closure(needs_graph(state, 0.0)).T, {}
     for i, row in zip(state.index.tolist(), forced):
         members = torch.zeros_like(keep)
         members[state.index[row]] = True
