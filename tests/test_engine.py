@@ -77,6 +77,22 @@ def test_dependent_vectors_are_represented_by_a_basis():
     assert doubled == Match(np.concatenate([single.x, single.x + 6]), single.y)
 
 
+def test_many_unsure_neurons_are_fitted_again_and_few_are_measured(monkeypatch):
+    "Exact matches: the Gram matrix cannot tell a distance of zero from one of 1e-8."
+    asked, stabilise, distances = [], Downdate.stabilise, Downdate.distances
+    monkeypatch.setattr(Downdate, "stabilise", lambda state: (asked.append("fit"), stabilise(state))[1])
+    monkeypatch.setattr(Downdate, "distances", lambda state, of: (asked.append("distances"), distances(state, of))[1])
+    x, y = correlated(14, 100)
+    for shared, way in ((10, "fit"), (3, "distances")):
+        y[:shared] = np.random.default_rng(0).normal(size=(shared, shared)) @ x[:shared]
+        y[shared:] = correlated(14, 100, seed=1)[0][shared:]
+        for eps in (0.0, 1e-7):
+            found = maximum_match(x, y, eps)
+            assert found == reference.maximum_match(x, y, eps) == Match(range(shared), range(shared))
+        assert asked[0] == way
+        asked.clear()
+
+
 def test_minimum_matches_refuse_dependent_vectors():
     x = np.eye(3)
     assert set(map(len, minimum_matches(x, x).values())) == {2}
