@@ -333,7 +333,7 @@ def fit(
     "Table (n, n) of inverses and coefficients, squared residuals (n,), a basis (n,) of both spans, its sizes (n,), bounds for both errors."
     gram, n = geometry.unit_gram[index][:, index], len(index)
     table, residual = torch.zeros_like(gram), gram.diagonal().clone()
-    rounding = (2 * n + (0 if geometry.vectors is None else geometry.n_samples**0.5)) * torch.finfo(gram.dtype).eps
+    rounding = (2 * n + (0 if geometry.vectors is None else (n * geometry.n_samples) ** 0.5)) * torch.finfo(gram.dtype).eps
     basis, size, squared_error, distance_error = torch.zeros_like(alive), torch.zeros_like(residual), 0.0, 0.0
     for own, other in halves:
         j = alive[own].nonzero()[:, 0] + own.start
