@@ -234,11 +234,7 @@ def in_float32(x, y, rng):
 def in_torch(x, y, rng):
     return torch.from_numpy(x), torch.from_numpy(y), lambda m: m
 
-def on_cuda(x, y, rng):
-    return torch.from_numpy(x).cuda(), torch.from_numpy(y).cuda(), lambda m: m
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-SYMMETRIES = [permuted, rescaled, rotated, shuffled_samples, swapped, in_float32, in_torch, pytest.param(on_cuda, marks=needs_cuda)]
+SYMMETRIES = [permuted, rescaled, rotated, shuffled_samples, swapped, in_float32, in_torch]
 
 
 @pytest.mark.parametrize("symmetry", SYMMETRIES)

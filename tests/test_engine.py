@@ -104,14 +104,6 @@ def test_small_eps_on_a_gram_matrix_warns():
         assert len(maximum_match(Geometry.from_gram(torch.eye(4).double(), 2), eps=0.0)) == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_finds_what_the_cpu_finds():
-    x, y = map(torch.tensor, correlated(40, 500))
-    for eps in (0.0, 0.2, 0.4):
-        assert maximum_match(x.cuda(), y.cuda(), eps) == maximum_match(x, y, eps)
-    assert minimal_matches(x.cuda(), y.cuda(), 0.4) == minimal_matches(x, y, 0.4)
-
-
 def test_a_singular_value_decomposition_that_does_not_converge_is_done_again(monkeypatch):
     z = torch.as_tensor(correlated(6, 40)[0])
     u, s, v = svd(z)
