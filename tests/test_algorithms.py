@@ -15,7 +15,7 @@ from subspace_match.maximum import match_levels, maximum_match
 from subspace_match.minimal import minimal_match, minimal_matches
 from subspace_match.reference import as_single
 from subspace_match.simple import (
-    TooManyMatches, all_minimal_matches, decompose, minimal_sets, sample_simple_matches, simple_matches,
+    TooManyMatches, all_minimal_matches, decompose, minimal_sets, pair_matches, sample_simple_matches, simple_matches,
 )
 
 fast = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -116,6 +116,7 @@ def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
             assert v not in one or one[v] in minimal, (x, y, eps, v)
         simple = reference.simple_matches(x, y, eps)
         assert simple_matches(x, y, eps) == simple, (x, y, eps)
+        assert pair_matches(x, y, eps) == [m for m in simple if len(m.x) == len(m.y) == 1], (x, y, eps)
         assert set(sample_simple_matches(x, y, eps, rounds=2)) <= set(simple), (x, y, eps)
 
 
