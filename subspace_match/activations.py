@@ -513,7 +513,7 @@ def joint_grams(
     layers=None,                                 # see `select_layers`, or {number of the network: choice}; by default activation functions, or all stored
     pairs: str = "same",                         # "same": a layer with its counterpart; "all": every layer with every layer
     samples: str = "positions",                  # "positions", or "inputs": one sample per input, averaged over positions
-    positions: int | None = None,                # draw this many samples at random (the paper: 10 000); None: all
+    positions: int | None = None,                # draw this many samples at random (the authors' script: 10 000); None: all
     draws: int = 16,                             # how often, where there are more samples than `positions`
     seed: int = 0,                               # decides the draws
     neuron_axis: int | Mapping | None = None,    # see `list_layers`

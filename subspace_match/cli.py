@@ -125,9 +125,10 @@ def write_results(
         "networks": list(about.values()), "settings": comparison.settings, **provenance(device)})
 
 # %% ../nbs/networks/28_command_line.ipynb #6fecbcca
-def _title(networks, data):
+def _title(networks, data, positions=None):
     "What a figure shows."
-    return f"{', '.join(dict.fromkeys(network['architecture'] for network in networks))} on {data}"
+    kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "") for network in networks]
+    return f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
 
 def _keep(ax, file):
     "Write a figure; returns the file."
@@ -142,7 +143,7 @@ def draw_figures(
     "Draw similarities; returns the files. Raises `FileNotFoundError` where there are no results."
     if not (folder/"provenance.json").exists(): raise FileNotFoundError(f"{folder} holds no results (provenance.json is missing)")
     origin, table = read_json(folder/"provenance.json"), pd.read_csv(folder/"similarity.csv")
-    title, curve = _title(origin["networks"], origin["data"]["title"]), table[table.eps.isin(GRID)]
+    title, curve = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("positions")), table[table.eps.isin(GRID)]
     return [_keep(figures.plot_depth(table[table.eps.isin(EPS)], title=title), folder/"similarity-by-depth.png"),
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
             _keep(figures.plot_heatmap(curve, title=title), folder/"similarity-by-depth-and-eps.png")]
@@ -191,17 +192,17 @@ Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1", show_de
 # %% ../nbs/networks/28_command_line.ipynb #547b4012
 Epochs = Annotated[Optional[int], typer.Option(min=1, help="of the one-cycle recipe", show_default="30, for digits 10")]
 LearningRate = Annotated[Optional[float], typer.Option(help="the highest", show_default="0.1, for digits 0.05")]
-Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the paper")]
+Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the authors' script")]
 Snapshots = Annotated[str, typer.Option(help="epochs whose weights are kept, as 0,1,2,4")]
 
 # %% ../nbs/networks/28_command_line.ipynb #0a45a6c2
 Networks = Annotated[Optional[list[str]], typer.Argument(help="FOLDER, FOLDER@EPOCH or torchvision's MODEL:WEIGHTS; by default those of --arch and --seeds", show_default=False)]
 RunFolders = Annotated[Optional[list[Path]], typer.Argument(help="folders of trained networks with snapshots; by default those of --arch and --seeds", show_default=False)]
 Layers = Annotated[list[str], typer.Option(help="type of module, name or glob; may be given several times")]
-Positions = Annotated[Optional[int], typer.Option(min=1, help="draw so many samples instead of using all (the paper: 10000)")]
+Positions = Annotated[Optional[int], typer.Option(min=1, help="draw so many samples instead of using all (the authors' script: 10000)")]
 Draws = Annotated[int, typer.Option(min=1, help="how often they are drawn")]
 Affine = Annotated[bool, typer.Option(help="add the constant vector to both spans")]
-Every = Annotated[int, typer.Option(min=1, help="use every so-manieth validation image")]
+Every = Annotated[int, typer.Option(min=1, help="use every n-th validation image only")]
 OutFolder = Annotated[Optional[Path], typer.Option(help="folder of results", show_default="results/<data>-<arch>")]
 OutFile = Annotated[Optional[Path], typer.Option(help="the CSV to write, a JSON beside it", show_default="results/<command>/<data>-<arch>.csv")]
 

@@ -296,7 +296,7 @@ def compare(
     layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
     pairs: str = "same",                           # "same": each layer with its counterpart; "all": every layer with every layer
     samples: str = "positions",                    # "positions", or "inputs": one sample per input, averaged over positions
-    positions: int | None = None,                  # draw so many samples at random (the paper: 10 000); None: use all
+    positions: int | None = None,                  # draw so many samples at random (the authors' script: 10 000); None: use all
     draws: int = 16,                               # how often they are drawn
     seed: int = 0,                                 # decides the draws
     affine: bool = False,                          # add the constant vector to both spans
