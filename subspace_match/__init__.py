@@ -5,7 +5,7 @@ from .match import Match, is_match, relative_distance
 from .geometry import Geometry
 from .maximum import Levels, match_levels, maximum_match
 from .minimal import minimal_match, minimal_matches
-from .simple import all_minimal_matches, decompose, pair_matches, sample_simple_matches, simple_matches
+from .simple import TooManyMatches, all_minimal_matches, decompose, pair_matches, sample_simple_matches, simple_matches
 from .comparison import Comparison, compare
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Geometry",
     "Levels",
     "Match",
+    "TooManyMatches",
     "all_minimal_matches",
     "compare",
     "decompose",

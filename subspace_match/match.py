@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
+import scipy.sparse
 import torch
 
 # %% ../nbs/theory/01_matches.ipynb #08a27cfa
 def check_vectors(name, z, empty=False):  # the argument's name, for the message; (n, d) rows; may n be 0?
     "Float64 rows of `z`. Raises TypeError (dtype), ValueError (shape, emptiness, NaN or infinity), each naming `name`."
+    if _is_sparse(z): raise TypeError(f"{name} is sparse; make it dense first")
+    if isinstance(z, np.ma.MaskedArray): raise TypeError(f"{name} is a masked array; leave out the masked inputs (columns) of both sides first")
     if not isinstance(z, torch.Tensor): z = np.asarray(z)
     dtype = str(z.dtype).removeprefix("torch.")
     if dtype in ("float16", "bfloat16"):
         raise TypeError(f"{name} is {dtype}: half precision is too coarse for spans; collect activations in float32")
-    if dtype not in ("float32", "float64"):
+    if not (z.is_floating_point() if isinstance(z, torch.Tensor) else z.dtype.kind == "f"):
         raise TypeError(f"{name} has dtype {dtype}; activations must be float32 or float64, convert them first")
     if z.ndim != 2: raise ValueError(f"{name} must be 2-D, one row per neuron; its shape is {tuple(z.shape)}")
     if z.shape[1] == 0 or (z.shape[0] == 0 and not empty):
@@ -33,6 +36,11 @@ def check_vectors(name, z, empty=False):  # the argument's name, for the message
 def _namespace(z):
     "The library that `z` belongs to: the same few functions exist in both under the same names."
     return torch if isinstance(z, torch.Tensor) else np
+
+
+def _is_sparse(z):
+    "Does it hold only some of its entries, as scipy's and torch's sparse matrices do?"
+    return scipy.sparse.issparse(z) or (isinstance(z, torch.Tensor) and z.layout != torch.strided)
 
 
 def _finite(z):
@@ -61,6 +69,7 @@ def check_eps(
     eps,  # the largest relative distance that still counts as a match
 ):
     "`eps` as a float in [0, 1). Raises TypeError when it is no number, ValueError when it is out of range."
+    if getattr(eps, "ndim", None) == 0: eps = eps.item()  # a number in an array or a tensor
     if isinstance(eps, bool) or not isinstance(eps, Real): raise TypeError(f"eps must be a number, not {eps!r}")
     if not 0 <= eps < 1: raise ValueError(f"eps must lie in [0, 1), got {eps}")
     return float(eps)
@@ -107,8 +116,13 @@ def relative_distance(
     z,  # (d,) or (k, d): one vector or several, NumPy or torch
     vectors,  # (m, d): the vectors that span the subspace; m may be 0
 ):
-    "dist(z, span(vectors)) / ‖z‖ in [0, 1], one number for each row of `z`; 0 for the zero vector. Section 2 of the paper."
-    single = np.ndim(z) == 1
+    """dist(z, span(vectors)) / ‖z‖ in [0, 1], one number for each row of `z`; 0 for the zero vector. Section 2 of the paper.
+
+    z: (d,) or (k, d), vectors: (m, d), m may be 0; float32 or float64, both NumPy or both torch.
+    Raises TypeError or ValueError that names the argument at fault.
+    """
+    if not isinstance(z, torch.Tensor): z = np.asarray(z)
+    single = z.ndim == 1
     z, vectors = check_activations(z[None] if single else z, vectors, empty=True)
     basis, rest = span_basis(vectors), unit_rows(z)
     for _ in range(2): rest = rest - (rest @ basis.T) @ basis
@@ -121,9 +135,10 @@ def _index_set(name, indices, n):
     a = np.asarray(indices if hasattr(indices, "__array__") else list(indices))
     if a.size == 0: a = a.astype(np.int64)
     if a.dtype.kind not in "iu": raise TypeError(f"{name} must hold integer indices, not {a.dtype}")
-    a = np.unique(a).astype(np.int64)
+    a = np.unique(a)
     if len(a) and (a[0] < 0 or (n is not None and a[-1] >= n)):
-        raise IndexError(f"{name} holds the index {a[0] if a[0] < 0 else a[-1]}; there are {n or 'only so many'} neurons, counted from 0")
+        raise IndexError(f"{name} holds the index {a[0] if a[0] < 0 else a[-1]}; there are {'only so many' if n is None else n} neurons, counted from 0")
+    a = a.astype(np.int64)
     a.flags.writeable = False
     return a
 
@@ -163,6 +178,9 @@ class Match:
     def __or__(self, other): return self._combine(other, np.union1d)
     def __and__(self, other): return self._combine(other, np.intersect1d)
     def __sub__(self, other): return self._combine(other, np.setdiff1d)
+    def __xor__(self, other): return self._combine(other, np.setxor1d)
+    def __iter__(self): return self.neurons()
+    def __reduce__(self): return Match, (self.x, self.y, self.n_x, self.n_y)
     def __len__(self): return len(self.x) + len(self.y)
     def __hash__(self): return hash((self.x.tobytes(), self.y.tobytes()))
 
@@ -180,7 +198,7 @@ class Match:
 
     def __contains__(self, v):
         side, index = v
-        return bool(np.isin(index, getattr(self, side)))
+        return side in ("x", "y") and bool(np.isin(index, getattr(self, side)))
 
     def __repr__(self):
         sizes = "" if self.n_x is None or self.n_y is None else f", n_x={self.n_x}, n_y={self.n_y}"
@@ -205,7 +223,13 @@ def is_match(
     match,  # the pair of index sets in question
     eps,  # in [0, 1)
 ):
-    "Is `match` an ε-approximate match (Definition 1)? Distances within `TOLERANCE` of `eps` count as `eps`."
+    """Is `match` an ε-approximate match (Definition 1)? Distances within `TOLERANCE` of `eps` count as `eps`.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, both NumPy or both torch; the same inputs for
+    both. match: a Match. eps: the largest relative distance, in [0, 1).
+    Raises TypeError, ValueError or IndexError that names the argument at fault.
+    """
+    if not isinstance(match, Match): raise TypeError(f"match must be a Match, such as Match([0, 2], [1]), not {match!r}")
     x, y = check_activations(x, y)
     limit = check_eps(eps) + TOLERANCE
     match = Match(match.x, match.y, len(x), len(y))

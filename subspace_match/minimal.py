@@ -148,7 +148,13 @@ def minimal_match(
     within=None,  # a Match: look only inside it
     seed=None,  # int or Generator that shuffles the order of the trials; None: x before y, ascending
 ):
-    "One v-minimal match (Definition 9) by Algorithm 2, or None when no match contains `v`."
+    """One v-minimal match (Definition 9) by Algorithm 2, or None when no match contains `v`.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
+    Raises TypeError, ValueError or IndexError that names the argument at fault.
+    """
     geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
     side, i = check_neuron(v, geometry.n_x, geometry.n_y)
     i += geometry.n_x * (side == "y")
@@ -168,7 +174,13 @@ def minimal_matches(
     seed=None,  # int or Generator that shuffles the order of the trials, one order for all neurons
     progress=False,  # show a progress bar
 ):
-    "One v-minimal match for every neuron v of the maximum match: what `minimal_match` finds, for all v at once."
+    """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v at once.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1).
+    Returns a dict from ("x", i) and ("y", j) to Match. Raises TypeError or ValueError that names the argument at fault.
+    """
     geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
     every = torch.arange(len(null), device=null.device)
     found = {neuron_name(geometry, i): as_match(geometry, every == i) for i in every[null].tolist()}

@@ -23,10 +23,12 @@ from .minimal import minimal_match, minimal_matches
 class TooManyMatches(RuntimeError):
     "There are more simple matches, or more ways to combine them, than the limit allows. `found` holds those found so far."
     def __init__(self, found: list[Match], limit: int):
-        self.found = found
+        self.found, self.limit = found, limit
         super().__init__(
             f"looked at {limit} removals and found {len(found)} matches, and there may be more; raise `limit`, lower eps, "
             "or estimate with sample_simple_matches (the matches found so far are in this exception's `found`)")
+
+    def __reduce__(self): return TooManyMatches, (self.found, self.limit)  # so that it comes back from other processes
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #12d7f29d
 def minimal_sets(
@@ -95,7 +97,13 @@ def all_minimal_matches(
     *,
     limit: int = 100_000,  # the most removals to look at
 ) -> list[Match]:
-    "Every v-minimal match (Definition 9), small ones first; none where no match contains `v`. Raises TooManyMatches. Algorithm 3."
+    """Every v-minimal match (Definition 9), small ones first; none where no match contains `v`. Raises TooManyMatches. Algorithm 3.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
+    Raises TooManyMatches beyond `limit`, TypeError, ValueError or IndexError that names the argument at fault.
+    """
     geometry, eps = as_geometry(x, y), check_eps(eps)
     find = lambda v, rest: {v: minimal_match(geometry, eps=eps, v=v, within=rest)}
     remainders = _Remainders(geometry, eps, find)
@@ -109,11 +117,18 @@ def simple_matches(
     eps=None,  # in [0, 1)
     *,
     limit: int = 100_000,  # the most removals to look at for each neuron
+    progress: bool = False,  # show a bar?
 ) -> list[Match]:
-    "Every simple match (Definition 4), small ones first, by Theorem 10. Raises TooManyMatches."
+    """Every simple match (Definition 4), small ones first, by Theorem 10. Raises TooManyMatches.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1).
+    Raises TooManyMatches beyond `limit`, with those `found` so far; TypeError or ValueError that names the argument at fault.
+    """
     geometry, eps, found = as_geometry(x, y), check_eps(eps), set()
     remainders = _Remainders(geometry, eps, lambda v, rest: minimal_matches(geometry, eps=eps, within=rest))
-    for v in remainders.maximum.neurons():
+    for v in tqdm(list(remainders.maximum), desc="neurons", disable=not progress):
         try: found |= set(remainders.minimal_matches(v, limit))
         except TooManyMatches as stopped: raise TooManyMatches(_sorted(found | set(stopped.found)), limit) from None
     return _sorted(found)
@@ -125,7 +140,13 @@ def pair_matches(
     y=None,  # (n_y, d)
     eps=None,  # in [0, 1)
 ) -> list[Match]:
-    "Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by neuron."
+    """Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by neuron.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1).
+    Raises TypeError or ValueError that names the argument at fault.
+    """
     geometry = as_geometry(x, y)
     limit = resolved_eps(geometry, eps) + geometry.tolerance
     left, right = geometry.sides(geometry.unit_gram.diagonal() > 0)
@@ -147,7 +168,13 @@ def sample_simple_matches(
     seed: int | np.random.Generator = 0,  # decides the orders in which neurons are tried
     progress: bool = False,  # show a bar?
 ) -> list[Match]:
-    "Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the paper."
+    """Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the paper.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1). rounds: at least 1; more find more.
+    Raises TypeError or ValueError that names the argument at fault.
+    """
     if rounds < 1: raise ValueError(f"rounds must be at least 1, got {rounds}")
     geometry, eps, rng, found = as_geometry(x, y), check_eps(eps), np.random.default_rng(seed), set()
     for _ in tqdm(range(rounds), desc="rounds", disable=not progress):
@@ -163,7 +190,13 @@ def decompose(
     match: Match | None = None,  # what to decompose; by default the maximum match
     seed: int | None = None,  # decides which of several decompositions
 ) -> list[Match]:
-    "Simple matches whose union is `match`, none of them superfluous (Theorem 5). Raises ValueError where `match` is none at `eps`."
+    """Simple matches whose union is `match`, none of them superfluous (Theorem 5). Raises ValueError where `match` is none at `eps`.
+
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
+    order for both. Or a Geometry as `x`, and no `y`.
+    eps: the largest relative distance that counts as a match, in [0, 1). match: by default the maximum match.
+    Raises TypeError or ValueError that names the argument at fault.
+    """
     geometry = as_geometry(x, y)
     largest = maximum_match(geometry, eps=check_eps(eps), within=match)
     if match is not None and match != largest:
