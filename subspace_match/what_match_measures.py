@@ -217,13 +217,14 @@ def bootstrap(
 
 # %% ../nbs/experiments/36_what_match_measures.ipynb #9f5a57c0
 def partner_levels(trained: list[nn.Module], loader) -> pd.DataFrame:
-    "Table `levels`: the level of each neuron of network 0 against every other network, and its variance."
-    rows = []
-    for layer, joint in joint_grams(trained, loader, progress=False).items():
-        for partner in range(1, len(trained)):
-            geometry = joint.geometry(0, partner)
+    "Table `levels`: the level of each neuron of network 0 against every other network, and against the last one on shuffled images."
+    networks, rows = [*trained, shuffled(trained[-1])], []
+    for layer, joint in joint_grams(networks, loader, progress=False).items():
+        for k in range(1, len(networks)):
+            key = {"layer": layer, "partner": min(k, len(trained) - 1), "shuffled": k == len(trained)}
+            geometry = joint.geometry(0, k)
             for neuron, level in enumerate(match_levels(geometry, dead="exclude").x):
-                rows.append({"layer": layer, "neuron": neuron, "partner": partner, "level": min(level, 1.0), "dead": bool(geometry.dead[neuron])})
+                rows.append(key | {"neuron": neuron, "level": min(level, 1.0), "dead": bool(geometry.dead[neuron])})
     return pd.DataFrame(rows)
 
 # %% ../nbs/experiments/36_what_match_measures.ipynb #99962cbc
