@@ -6,9 +6,10 @@
 __all__ = ['GRID', 'app', 'Data', 'DataFolder', 'ImageSize', 'Title', 'Root', 'Arch', 'Width', 'Seeds', 'Runs', 'Device',
            'Epochs', 'LearningRate', 'Paper', 'Snapshots', 'Networks', 'RunFolders', 'Layers', 'Positions', 'Draws',
            'Affine', 'Every', 'OutFolder', 'OutFile', 'run_name', 'parse_seeds', 'parse_epochs', 'chosen_networks',
-           'compare_pairs', 'write_results', 'draw_figures', 'draw_sizes', 'report', 'command', 'chosen_recipe',
-           'train_networks', 'train_command', 'compare_command', 'simple_command', 'dynamics_command',
-           'visualize_command', 'figures_command', 'reproduce']
+           'compare_pairs', 'write_results', 'check_results', 'draw_figures', 'draw_sizes', 'draw', 'report',
+           'positive', 'place', 'csv_file', 'device_here', 'command', 'chosen_recipe', 'train_networks',
+           'train_command', 'compare_command', 'simple_command', 'dynamics_command', 'visualize_command',
+           'figures_command', 'reproduce']
 
 # %% ../nbs/networks/28_command_line.ipynb #a269b7d6
 import functools
@@ -16,6 +17,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Optional
@@ -24,18 +26,14 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 import typer
-from matplotlib import pyplot as plt
 
-from . import figures
+from . import __version__
 from .comparison import EPS, Comparison, compare
-from .data import ImageData, load_data, validation_loader
-from .experiments import dynamics, read_table, simple, visualize
 from .files import atomic_path, is_first, provenance, read_json, say, write_json
-from .training import Recipe, fast_recipe, open_networks, paper_recipe, snapshots_of, train
 
 # %% ../nbs/networks/28_command_line.ipynb #2dc7d284
 def run_name(
-    data: ImageData,
+    data,                              # from `load_data`
     architecture: str,
     width: float = 1.0,
     data_folder: Path | None = None,   # of an image tree
@@ -56,10 +54,13 @@ def parse_seeds(
 
 def parse_epochs(
     text: str,   # "0,1,2,4", or nothing
+    last: int,   # epoch of the training
 ) -> tuple[int, ...]:
     "Epochs from the command line. Raises `typer.BadParameter` for anything else."
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts): raise typer.BadParameter(f"{text!r} is no list of epochs (0,1,2,4)")
+    late = [part for part in parts if int(part) > last]
+    if late: raise typer.BadParameter(f"epochs {', '.join(late)} are not reached: the training has {last}")
     return tuple(int(part) for part in parts)
 
 # %% ../nbs/networks/28_command_line.ipynb #00e14ac9
@@ -83,7 +84,7 @@ def _key(*parts) -> str:
 def compare_pairs(
     networks: dict[str, torch.nn.Module],
     about: dict[str, dict],         # from `open_networks`
-    data: ImageData,
+    data,                           # from `load_data`
     cache: Path,                    # folder of finished pairs
     device: str | torch.device,
     batch_size: int = 250,
@@ -96,14 +97,20 @@ def compare_pairs(
     say(f"{len(files) - len(missing)} of {len(files)} pairs are already compared")
     failures = {}
     if missing:
+        from subspace_match.data import validation_loader
         needed = {name: network for name, network in networks.items() if any(name in pair for pair in missing)}
         everything = compare(needed, validation_loader(data, batch_size, device), lazy=True, **choices)
     for a, b in missing if is_first() else []:
         try: everything.between(a, b).compute().save(files[a, b], grams=False)
         except Exception as error: failures[f"{a}, {b}"] = f"{type(error).__name__}: {error}"
         else: say(f"compared {a} with {b}")
-    parts = [Comparison.load(file) for file in files.values() if file.exists()] if is_first() else []
+    parts = [_finished(file) for file in files.values() if file.exists()] if is_first() else []
     return Comparison.join(parts) if parts else None, failures
+
+def _finished(file):
+    "Read a finished pair."
+    try: return Comparison.load(file)
+    except ValueError as error: raise ValueError(f"{error}; delete it and run again") from error
 
 # %% ../nbs/networks/28_command_line.ipynb #355005d8
 GRID = tuple(round(0.02*i, 2) for i in range(1, 50))   # the curve over ε, beside the authors' values
@@ -111,8 +118,9 @@ GRID = tuple(round(0.02*i, 2) for i in range(1, 50))   # the curve over ε, besi
 def write_results(
     comparison: Comparison,
     about: dict[str, dict],
-    data: ImageData,
+    data,                 # from `load_data`
     folder: Path,
+    layers: list[str],    # as they were asked for
     device: str | torch.device = "cpu",
 ):
     "`similarity.csv`, `levels.csv.gz` and `provenance.json`, each written atomically."
@@ -122,7 +130,38 @@ def write_results(
     with atomic_path(folder/"levels.csv.gz") as part: part.write_bytes(gzip.compress(levels.encode(), mtime=0))   # the same levels, the same bytes
     write_json(folder/"provenance.json", {
         "data": {"name": data.name, "title": data.title, "checksum": data.checksum, "compared_on": f"{len(data.validation_images)} validation images"},
-        "networks": list(about.values()), "settings": comparison.settings, **provenance(device)})
+        "networks": list(about.values()), "settings": comparison.settings | {"layers": layers}, **provenance(device)})
+
+# %% ../nbs/networks/28_command_line.ipynb #f4bbb644
+def check_results(
+    folder: Path,                # where results shall be written
+    data,                        # from `load_data`
+    networks: dict[str, dict],   # name -> what is known about a network
+    layers: list[str],
+    positions: int | None,
+    draws: int,
+    affine: bool,
+):
+    "Raise `ValueError` where a folder holds results of other choices or networks, naming what differs."
+    if not (folder/"provenance.json").exists(): return
+    found = read_json(folder/"provenance.json")
+    if "settings" not in found: raise ValueError(f"{folder} holds other results; choose another --out")
+    asked = {"data": _data(data.title, data.checksum), "layers": layers, "positions": positions, "draws": draws if positions else 1, "affine": affine}
+    there = {**found["settings"], "data": _data(found["data"]["title"], found["data"]["checksum"])}
+    different = [f"{key}: {there.get(key)} there, {value} asked" for key, value in asked.items() if there.get(key) != value]
+    different += [_difference(known, networks.get(known["name"])) for known in found["networks"]]
+    if any(different): raise ValueError(f"{folder} holds other results ({'; '.join(filter(None, different))}); choose another --out or delete it")
+
+# %% ../nbs/networks/28_command_line.ipynb #36894965
+def _data(title, checksum):
+    "A data set in a few words."
+    return f"{title} ({checksum[:8]})"
+
+def _difference(there, asked):
+    "What differs between a network of earlier results and the one of the same name; nothing where they are the same, as far as is known."
+    if asked is None: return f"{there['name']} is there, not asked"
+    different = [key.replace("_", " ") for key in there if key in asked and there[key] != asked[key]]
+    return f"{there['name']}: other {', '.join(different)}" if different else ""
 
 # %% ../nbs/networks/28_command_line.ipynb #6fecbcca
 def _title(networks, data, positions=None):
@@ -132,6 +171,7 @@ def _title(networks, data, positions=None):
 
 def _keep(ax, file):
     "Write a figure; returns the file."
+    from matplotlib import pyplot as plt
     with atomic_path(file) as part: ax.figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
     plt.close(ax.figure)
     return file
@@ -140,9 +180,12 @@ def _keep(ax, file):
 def draw_figures(
     folder: Path,   # results of `compare`
 ) -> list[Path]:
-    "Draw similarities; returns the files. Raises `FileNotFoundError` where there are no results."
+    "Draw similarities; returns the files. Raises `FileNotFoundError`, `ValueError` where there are no results."
+    from subspace_match import figures
     if not (folder/"provenance.json").exists(): raise FileNotFoundError(f"{folder} holds no results (provenance.json is missing)")
-    origin, table = read_json(folder/"provenance.json"), pd.read_csv(folder/"similarity.csv")
+    origin = read_json(folder/"provenance.json")
+    if "settings" not in origin: raise ValueError(f"{folder} holds no results of `compare`")
+    table = pd.read_csv(folder/"similarity.csv")
     title, curve = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("positions")), table[table.eps.isin(GRID)]
     return [_keep(figures.plot_depth(table[table.eps.isin(EPS)], title=title), folder/"similarity-by-depth.png"),
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
@@ -153,14 +196,27 @@ def draw_sizes(
     path: Path,   # the CSV of a result of `simple`
 ) -> list[Path]:
     "Draw the sizes of simple matches, dead neurons apart; returns the file, if there is a match. Raises `FileNotFoundError`, `ValueError`."
+    from subspace_match import figures
+    from subspace_match.experiments import read_table
     if not path.exists(): raise FileNotFoundError(f"there is no {path}")
-    table, origin = read_table(path), read_json(path.with_suffix(".json"))
-    if "rounds" not in origin["settings"]: raise ValueError(f"{path} is no result of `simple`")
+    beside = path.with_suffix(".json")
+    origin = read_json(beside) if beside.exists() else {}
+    if "rounds" not in origin.get("settings", {}): raise ValueError(f"{path} is no result of `simple`")
+    table = read_table(path)
     if "size" not in table or not (table["size"] > 1).any(): return []
     sizes = table[table["size"] > 1]
     sizes = sizes.assign(group=sizes.layer + ", ε = " + sizes.eps.map("{:g}".format))
     title = _title(origin["networks"].values(), f"{origin['settings']['data']}, {origin['settings']['images']} images")
     return [_keep(figures.plot_simple_sizes(sizes, title=title), path.with_suffix(".png"))]
+
+# %% ../nbs/networks/28_command_line.ipynb #0e6e2239
+def draw(
+    results: Path,   # a folder of `compare` or a CSV in it, or the CSV of a result of `simple`
+) -> list[Path]:
+    "Draw the figures of results; returns the files. Raises `FileNotFoundError`, `ValueError`."
+    if results.suffix != ".csv": return draw_figures(results)
+    alone = results.with_suffix(".json").exists() or not (results.parent/"provenance.json").exists()
+    return draw_sizes(results) if alone else draw_figures(results.parent)
 
 # %% ../nbs/networks/28_command_line.ipynb #e0efa4f5
 def report(comparison: Comparison, about: dict[str, dict]):
@@ -174,24 +230,66 @@ def report(comparison: Comparison, about: dict[str, dict]):
     say(f"\nmaximum matching similarity, mean over {frame[['network_a', 'network_b']].drop_duplicates().shape[0]} pairs, by layer and ε")
     say(table.to_string(float_format=lambda value: f"{value:.3g}"))
 
+# %% ../nbs/networks/28_command_line.ipynb #32a1c1da
+def positive(value: float | None) -> float | None:
+    "A number above 0, or none. Raises `typer.BadParameter` for anything else."
+    if value is not None and not 0 < value < math.inf: raise typer.BadParameter(f"{value:g} is no number above 0")
+    return value
+
+def place(folder: Path | None) -> Path | None:
+    "A folder that is there or can be made, or none. Raises `typer.BadParameter` for anything else."
+    if folder is None: return None
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir(): raise typer.BadParameter(f"{there} is a file, not a folder; choose another place")
+    if there != folder and not os.access(there, os.W_OK): raise typer.BadParameter(f"no folder can be made in {there}; choose another place")
+    return folder
+
+def csv_file(path: Path | None) -> Path | None:
+    "A CSV that is there or can be written, or none. Raises `typer.BadParameter` for anything else."
+    if path and (path.suffix != ".csv" or path.is_dir()): raise typer.BadParameter(f"{path} is no .csv; a result is a .csv with a .json beside it")
+    place(path and path.parent)
+    return path
+
+# %% ../nbs/networks/28_command_line.ipynb #83f69624
+def device_here(name: str | None) -> str | None:
+    "A device of this machine, or none. Raises `typer.BadParameter` for anything else."
+    try: torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:   # AssertionError: a PyTorch without CUDA
+        raise typer.BadParameter(f"{name!r} cannot be used ({_line(error)}); choose cpu, or cuda where there is a GPU") from error
+    return name
+
+def _line(error):
+    "What an error says, in one line."
+    return str(error.args[0] if isinstance(error, KeyError) else error).partition("\n")[0]
+
 # %% ../nbs/networks/28_command_line.ipynb #3de239d4
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Do two networks learn the same representation? Train, compare layer by layer, draw. A command that was stopped goes on when it is given again.")
 
 Data = Annotated[str, typer.Option(help="digits (bundled), cifar10 (downloaded) or imagefolder")]
 DataFolder = Annotated[Optional[Path], typer.Option(help="for imagefolder: a tree train/<class>/*, val/<class>/*")]
-ImageSize = Annotated[Optional[int], typer.Option(help="for imagefolder: scale and crop to so many pixels a side")]
+ImageSize = Annotated[Optional[int], typer.Option(min=1, help="for imagefolder: scale and crop to so many pixels a side")]
 Title = Annotated[Optional[str], typer.Option(help="what figures call the data")]
-Root = Annotated[Path, typer.Option(help="downloads and decoded images are kept here")]
+Root = Annotated[Path, typer.Option(callback=place, help="downloads and decoded images are kept here")]
 Arch = Annotated[str, typer.Option(help="vgg11|13|16, resnet10|18|34, or torchvision.<model>")]
-Width = Annotated[Optional[float], typer.Option(help="factor on all numbers of channels", show_default="1, for digits 0.125")]
+Width = Annotated[Optional[float], typer.Option(callback=positive, help="factor on all numbers of channels", show_default="1, for digits 0.125")]
 Seeds = Annotated[str, typer.Option(help="how many (5: seeds 0 to 4), or which (0,3,7)")]
-Runs = Annotated[Path, typer.Option(help="trained networks and finished pairs")]
-Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:1", show_default="cuda where there is one")]
+Runs = Annotated[Path, typer.Option(callback=place, help="trained networks and finished pairs")]
+Device = Annotated[Optional[str], typer.Option(callback=device_here, help="cpu, cuda, cuda:1", show_default="cuda where there is one")]
+
+# %% ../nbs/networks/28_command_line.ipynb #80aa36ff
+def _print_version(asked: bool):
+    "Print the version and stop, where it was asked for."
+    if asked:
+        typer.echo(f"subspace-match {__version__}")
+        raise typer.Exit()
+
+@app.callback()
+def _before_commands(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False): pass
 
 # %% ../nbs/networks/28_command_line.ipynb #547b4012
 Epochs = Annotated[Optional[int], typer.Option(min=1, help="of the one-cycle recipe", show_default="30, for digits 10")]
-LearningRate = Annotated[Optional[float], typer.Option(help="the highest", show_default="0.1, for digits 0.05")]
+LearningRate = Annotated[Optional[float], typer.Option(callback=positive, help="the highest", show_default="0.1, for digits 0.05")]
 Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the authors' script")]
 Snapshots = Annotated[str, typer.Option(help="epochs whose weights are kept, as 0,1,2,4")]
 
@@ -203,8 +301,8 @@ Positions = Annotated[Optional[int], typer.Option(min=1, help="draw so many samp
 Draws = Annotated[int, typer.Option(min=1, help="how often they are drawn")]
 Affine = Annotated[bool, typer.Option(help="add the constant vector to both spans")]
 Every = Annotated[int, typer.Option(min=1, help="use every n-th validation image only")]
-OutFolder = Annotated[Optional[Path], typer.Option(help="folder of results", show_default="results/<data>-<arch>")]
-OutFile = Annotated[Optional[Path], typer.Option(help="the CSV to write, a JSON beside it", show_default="results/<command>/<data>-<arch>.csv")]
+OutFolder = Annotated[Optional[Path], typer.Option(callback=place, help="folder of results", show_default="results/<data>-<arch>")]
+OutFile = Annotated[Optional[Path], typer.Option(callback=csv_file, help="the CSV to write, a JSON beside it", show_default="results/<command>/<data>-<arch>.csv")]
 
 # %% ../nbs/networks/28_command_line.ipynb #b91392c4
 def command(function):
@@ -214,8 +312,8 @@ def command(function):
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if several: dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         try: return function(*args, **options)
-        except (ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError) as error:
-            typer.echo(f"error: {error.args[0] if isinstance(error, KeyError) else error}", err=True)
+        except (ValueError, TypeError, KeyError, OSError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+            typer.echo(f"error: {_line(error)}", err=True)
             raise typer.Exit(1) from error
         finally:
             if several: dist.destroy_process_group()
@@ -226,9 +324,14 @@ def _device(name: str | None) -> torch.device:
     if name: return torch.device(name)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
-def _width(width: float | None, data: str) -> float:
-    "The width asked for; otherwise one that suits the data."
-    return width if width is not None else 0.125 if data == "digits" else 1.0
+def _start(data, data_folder, image_size, title, root, width, device):
+    "What commands begin with: the images, the width asked for or one that suits them, and the device."
+    from subspace_match.data import load_data
+    return load_data(data, data_folder, image_size, title, root), _or(width, 0.125 if data == "digits" else 1.0), _device(device)
+
+def _or(value, default):
+    "A value, 0 included; otherwise the default."
+    return default if value is None else value
 
 def _wrote(*files: Path):
     "Name the files of a result."
@@ -241,30 +344,32 @@ def _finish(failures: dict[str, str]):
 
 # %% ../nbs/networks/28_command_line.ipynb #ee12dd64
 def chosen_recipe(
-    data: ImageData,
+    data,                           # from `load_data`
     arch: str,
     epochs: int | None,             # None: what suits the data
     learning_rate: float | None,    # likewise
     paper: bool,                    # the paper's recipe, which has both
     device: str | torch.device,
-) -> Recipe:
-    "How a command trains. Raises `ValueError` where two recipes are asked for at once."
-    if paper and (epochs or learning_rate): raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
+):
+    "The recipe by which a command trains. Raises `ValueError` where two recipes are asked for at once."
+    from subspace_match.training import fast_recipe, paper_recipe
+    if paper and {epochs, learning_rate} != {None}: raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
     if paper: return paper_recipe(arch)
     small = data.name == "digits"
-    return fast_recipe(epochs or (10 if small else 30), learning_rate or (0.05 if small else 0.1), 64 if small else 128, device)
+    return fast_recipe(_or(epochs, 10 if small else 30), _or(learning_rate, 0.05 if small else 0.1), 64 if small else 128, device)
 
 # %% ../nbs/networks/28_command_line.ipynb #2096ffbd
 def train_networks(
-    data: ImageData,
+    data,                                # from `load_data`
     arch: str,
-    recipe: Recipe,
+    recipe,                              # from `chosen_recipe`
     folders: dict[int, Path],            # seed -> the run's folder
     width: float,
     snapshots: tuple[int, ...],
     device: str | torch.device,
 ) -> dict[str, str]:
     "Train a network from each seed, or continue, or find it trained; returns failures by folder."
+    from subspace_match.training import snapshots_of, train
     failures = {}
     for seed, folder in folders.items():
         try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, progress=True)
@@ -283,10 +388,10 @@ def train_command(
     paper: Paper = False, snapshots: Snapshots = "", runs: Runs = Path("runs"), device: Device = None,
 ):
     "Train one network from each seed."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     folders = {seed: runs/run_name(images, arch, width, data_folder)/f"seed-{seed}" for seed in parse_seeds(seeds)}
     recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
-    _finish(train_networks(images, arch, recipe, folders, width, parse_epochs(snapshots), where))
+    _finish(train_networks(images, arch, recipe, folders, width, parse_epochs(snapshots, recipe.epochs), where))
 
 # %% ../nbs/networks/28_command_line.ipynb #048f99c6
 @command
@@ -297,18 +402,20 @@ def compare_command(
     affine: Affine = False, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
 ):
     "Compare all pairs of trained networks at all layers; write tables and figures."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     _finish(_compare(specs, images, out or Path("results")/name, runs, where, layers=list(layers), positions=positions, draws=draws, affine=affine))
 
 # %% ../nbs/networks/28_command_line.ipynb #e1340394
 def _compare(specs, data, out, runs, device, **choices):
     "Compare, report, write, draw; returns failures by name."
+    from subspace_match.training import open_networks
     opened, about = open_networks(specs, device)
+    check_results(out, data, about, **choices)
     comparison, failures = compare_pairs(opened, about, data, runs/"pairs", device, **choices)
     if comparison is None: return failures
     report(comparison, about)
-    write_results(comparison, about, data, out, device)
+    write_results(comparison, about, data, out, choices["layers"], device)
     say()
     _wrote(*(out/name for name in ("similarity.csv", "levels.csv.gz", "provenance.json")), *draw_figures(out))
     return failures
@@ -325,7 +432,8 @@ def simple_command(
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Estimate the simple matches of all pairs (paper, §5.2, Figure 2); write a table and a figure of their sizes."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    from subspace_match.experiments import simple
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/simple")/f"{name}.csv"
     failures = simple(specs, images, out, list(layers), list(eps), rounds, seed, every, where)
@@ -341,7 +449,8 @@ def dynamics_command(
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Compare the snapshots that runs have kept, along the training (Figure 4); write a table."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    from subspace_match.experiments import dynamics
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     folders, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/dynamics")/f"{name}.csv"
     failures = dynamics(folders, images, out, every, list(layers), where)
@@ -360,7 +469,8 @@ def visualize_command(
     runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Find the images that excite the neurons of the smallest simple matches of two networks (Figures 5 and 6); write a table and a sheet for each match."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    from subspace_match.experiments import visualize
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out, matches = out or Path("results/visualize")/f"{name}.csv", matches or Path("results/simple")/f"{name}.csv"
     failures = visualize(specs, images, out, matches, list(layers), eps, n, where)
@@ -370,10 +480,10 @@ def visualize_command(
 # %% ../nbs/networks/28_command_line.ipynb #c1e361f4
 @command
 def figures_command(
-    results: Annotated[Path, typer.Argument(help="a folder of compare, or a CSV of simple")],
+    results: Annotated[Path, typer.Argument(help="a folder of compare or a CSV in it, or a CSV of simple")],
 ):
     "Draw the figures of results again."
-    _wrote(*(draw_sizes if results.suffix == ".csv" else draw_figures)(results))
+    _wrote(*draw(results))
 
 # %% ../nbs/networks/28_command_line.ipynb #b254b30a
 @command
@@ -384,15 +494,19 @@ def reproduce(
     affine: Affine = False, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
 ):
     "The main job: train from several seeds, compare all pairs at all layers, write tables and figures."
-    images, width, where = load_data(data, data_folder, image_size, title, root), _width(width, data), _device(device)
+    from subspace_match.training import run_identity
+    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     name = run_name(images, arch, width, data_folder)
     folders = {seed: runs/name/f"seed-{seed}" for seed in parse_seeds(seeds)}
-    say(str(images))
+    out, choices = out or Path("results")/name, {"layers": list(layers), "positions": positions, "draws": draws, "affine": affine}
     recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
-    failures = train_networks(images, arch, recipe, folders, width, parse_epochs(snapshots), where)
+    kept = parse_epochs(snapshots, recipe.epochs)
+    check_results(out, images, {f"seed {seed}": run_identity(arch, width, images, recipe, seed) for seed in folders}, **choices)
+    say(str(images))
+    failures = train_networks(images, arch, recipe, folders, width, kept, where)
     trained = [folder for folder in folders.values() if str(folder) not in failures]
     if len(trained) > 1:
-        failures |= _compare(trained, images, out or Path("results")/name, runs, where, layers=list(layers), positions=positions, draws=draws, affine=affine)
+        failures |= _compare(trained, images, out, runs, where, **choices)
     else: say("fewer than two trained networks: there is nothing to compare")
     _finish(failures)
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .activations import JointGram, joint_grams, progress_bar
+from .activations import JointGram, _are_loaders, joint_grams, progress_bar
 from .files import atomic_path, tensor_checksum
 from .geometry import Geometry
 from .match import Match
@@ -59,6 +59,8 @@ def _without_dead(levels, dead_x, dead_y):
     "Levels by the authors' reading: a dead neuron is in no match, whatever ε."
     return replace(levels, x=np.where(dead_x, 2.0, levels.x), y=np.where(dead_y, 2.0, levels.y))
 
+_COLUMNS = ("layer", "depth", "network_a", "network_b", "eps", "similarity", "n_x", "n_y", "dead_x", "dead_y", "d")
+
 def _row(pair, eps, dead):
     "A row of the table of similarities."
     similarities = []
@@ -89,15 +91,21 @@ EPS = (0.15, 0.2, 0.25, 0.3, 0.5)   # the values in the authors' script
 
 # %% ../nbs/networks/25_comparison.ipynb #065f213d
 class Comparison:
-    "Every pair of networks in every layer: what `compare` returns."
+    """Every pair of networks in every layer: what `compare` returns.
+
+    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that takes `layer, a, b` wants
+    the name of a layer and two networks, by name or by number from 0, the earlier one first; it raises `KeyError` that says what there is.
+    """
     def __init__(
         self,
         networks: Sequence[str],                       # their names
         pairs: Sequence[LayerPair],
         grams: dict[str, JointGram] | None = None,     # needed for levels that are not known yet, and for simple matches
         settings: dict | None = None,                  # how it was made: samples, positions, draws, affine, …
+        gram_networks: Sequence[str] | None = None,    # the networks that the Gram matrices count; None: `networks`
     ):
         self.networks, self.grams, self.settings = tuple(networks), grams, settings or {}
+        self.gram_networks = tuple(gram_networks or networks)
         self.pairs = {pair.key: pair for pair in pairs}
 
     @property
@@ -105,28 +113,41 @@ class Comparison:
         "Names of the layers, in order of depth."
         return list(dict.fromkeys(pair.layer for pair in self.pairs.values()))
 
+    def _names(self, *networks):
+        "Names of networks that are given by name or number. Raises `KeyError` that says which there are."
+        names = [self.networks[k] if isinstance(k, (int, np.integer)) and -len(self.networks) <= k < len(self.networks) else k for k in networks]
+        unknown = [repr(name) for name in names if name not in self.networks]
+        if unknown: raise KeyError(f"no network is called or numbered {', '.join(unknown)}; networks, in this order: {', '.join(self.networks)}")
+        return names
+
     def pair(self, layer: str, a: int | str = 0, b: int | str = 1) -> LayerPair:
         "The pair of layers behind a result; networks by name or number. Raises `KeyError` that says what there is."
-        a, b = (self.networks[k] if isinstance(k, int) else k for k in (a, b))
+        a, b = self._names(a, b)
         if (layer, a, b) in self.pairs: return self.pairs[layer, a, b]
         raise KeyError(f"no comparison of {a!r} with {b!r} in layer {layer!r}; layers: {', '.join(self.layers)}; networks, in this order: {', '.join(self.networks)}")
 
     def geometry(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Geometry:
-        "The geometry of a pair, for every algorithm of this library. Raises `ValueError` where Gram matrices were not kept."
+        """The geometry of a pair, for every algorithm of this library; x is the layer of a, y that of b; `draw` counts from 0.
+
+        Raises `ValueError` where Gram matrices were not kept, `KeyError` for what was not compared.
+        """
         pair = self.pair(layer, a, b)
         if self.grams is None: raise ValueError("this comparison was saved without its Gram matrices; compare again, or save with grams=True")
-        members = [(self.networks.index(pair.network_a), pair.layer_a), (self.networks.index(pair.network_b), pair.layer_b)]
+        members = [(self.gram_networks.index(pair.network_a), pair.layer_a), (self.gram_networks.index(pair.network_b), pair.layer_b)]
         joint = next(joint for joint in self.grams.values() if set(members) <= set(joint.members))
         return joint.geometry(*(joint.members.index(member) for member in members), draw=draw, affine=self.settings.get("affine", False))
 
     def levels(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Levels:
-        "The level of every neuron: the smallest ε at which it is in the maximum match. Found once."
+        """The level of every neuron: the smallest ε at which it is in the maximum match. Found once.
+
+        Returns `Levels`, with `.x` of shape (n_x,) and `.y` of shape (n_y,), all in [0, 1].
+        """
         pair = self.pair(layer, a, b)
         if pair.levels is None: pair.levels = [match_levels(self.geometry(*pair.key, draw=i)) for i in range(len(pair.dead_x))]
         return pair.levels[draw]
 
     def compute(self, progress: bool | None = None) -> "Comparison":
-        "Find all levels that are not known yet."
+        "Find all levels that are not known yet, with a progress bar (None: on a terminal only). Returns the comparison."
         missing = [pair for pair in self.pairs.values() if pair.levels is None]
         for pair in progress_bar(missing, "matches", progress=progress): self.levels(*pair.key)
         return self
@@ -136,10 +157,16 @@ class Comparison:
         eps: float | Sequence[float] = EPS,   # each in [0, 1)
         dead: str = "include",                # "include": dead neurons are in the match (Definition 1); "exclude": the authors' code
     ) -> pd.DataFrame:
-        "Maximum matching similarity (paper, §5.1): a row for each layer, pair and ε; mean and spread over draws."
+        """Maximum matching similarity (paper, §5.1): a row for each layer, pair and ε; mean and spread over draws.
+
+        eps: one ε or several, each in [0, 1). dead: "include" takes dead neurons into every match (Definition 1), "exclude" into none (the authors' code).
+        Columns: layer, depth (from 1), network_a, network_b, eps, similarity (in [0, 1]), n_x, n_y (neurons), dead_x, dead_y, d (samples); where positions
+        were drawn, draws and spread (standard deviation); where names of layers differ, layer_a, layer_b, depth_b. Raises `ValueError` for another ε or `dead`.
+        """
         if dead not in ("include", "exclude"): raise ValueError(f"dead must be 'include' or 'exclude', not {dead!r}")
         self.compute()
-        return pd.DataFrame([_row(pair, float(e), dead) for pair in self.pairs.values() for e in np.atleast_1d(eps)])
+        rows = [_row(pair, float(e), dead) for pair in self.pairs.values() for e in np.atleast_1d(eps)]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=_COLUMNS)
 
     def neuron_levels(self) -> pd.DataFrame:
         "A row for each neuron of each pair and layer: side, number, level (mean over draws), dead (in every draw)."
@@ -153,7 +180,7 @@ class Comparison:
         return pd.concat(parts, ignore_index=True)
 
     def maximum_match(self, layer: str, a: int | str = 0, b: int | str = 1, eps: float = 0.3, draw: int = 0) -> Match:
-        "The maximum match (Definition 3)."
+        "The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's. Raises `ValueError` for ε outside [0, 1)."
         return self.levels(layer, a, b, draw).match(eps)
 
     def simple_matches(
@@ -166,36 +193,45 @@ class Comparison:
         seed: int = 0,               # decides the estimate
         **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
     ) -> list[Match]:
-        "Simple matches of a pair (Definition 4). Needs Gram matrices."
+        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2 finds, decided by `seed`.
+
+        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were not kept.
+        """
         geometry = self.geometry(layer, a, b)
         if rounds is None: return simple_matches(geometry, eps=eps, **options)
         return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
 
     def between(self, *networks: int | str) -> "Comparison":
-        "The part that concerns these networks only."
-        chosen = [self.networks[k] if isinstance(k, int) else k for k in networks]
+        "The part that concerns these networks only, by name or number, in the order they have here. Raises `KeyError` for unknown ones, `ValueError` for fewer than two."
+        named = self._names(*networks)
+        chosen = [name for name in self.networks if name in named]
+        if len(chosen) < 2: raise ValueError(f"a comparison needs at least two networks, not {', '.join(chosen) or 'none'}")
         pairs = [pair for pair in self.pairs.values() if pair.network_a in chosen and pair.network_b in chosen]
-        return Comparison(self.networks, pairs, self.grams, self.settings)
+        return Comparison(chosen, pairs, self.grams, self.settings, self.gram_networks)
 
     def plot(self, eps: float | Sequence[float] = EPS, **options):
-        "Similarity against depth, a line for each ε; for a grid of all layers, a heat map for the middle ε. Returns Axes."
+        """Similarity against depth, a line for each ε; for a grid of all layers (pairs="all"), a heat map for the middle ε. Returns matplotlib Axes.
+
+        Options: `ax` to draw on, `title`. Raises `ValueError` where there is no ε, or a grid is of more than two networks.
+        """
         from subspace_match import figures
         eps = sorted(np.atleast_1d(eps))
+        if not eps: raise ValueError("there is no ε to draw")
         if self.settings.get("pairs") == "all": return figures.plot_layer_grid(self.similarity(eps[len(eps)//2]), **options)
         return figures.plot_depth(self.similarity(eps), **options)
 
     def save(self, path: str | Path, grams: bool = True):
-        "Write one safetensors file, atomically; `grams=False` keeps levels only, which is small."
+        "Write one safetensors file at `path`, atomically; `grams=False` keeps levels only, which is small, and no geometry."
         _save(self.compute(), Path(path), grams)
 
     @classmethod
     def load(cls, path: str | Path) -> "Comparison":
-        "Read a saved comparison; nothing in it is executed. Raises `ValueError` where the file is damaged or something else."
+        "Read a saved comparison; nothing in it is executed. Raises `ValueError` where the file is damaged or something else, `FileNotFoundError` where there is none."
         return _load(Path(path))
 
     @classmethod
     def join(cls, parts: Sequence["Comparison"]) -> "Comparison":
-        "One comparison out of several, without Gram matrices."
+        "One comparison out of several, such as those of single pairs, without Gram matrices."
         networks = dict.fromkeys(name for part in parts for name in part.networks)
         pairs = sorted((pair for part in parts for pair in part.pairs.values()), key=lambda pair: (pair.depth, pair.depth_b))
         return cls(list(networks), pairs, None, parts[0].settings)
@@ -255,7 +291,7 @@ def _checksum(index, tensors):
 
 def _save(comparison, path, grams):
     "Write the file of `Comparison.save`."
-    index, tensors = {"networks": comparison.networks, "settings": comparison.settings, "pairs": [], "grams": []}, {}
+    index, tensors = {"networks": comparison.networks, "gram_networks": comparison.gram_networks, "settings": comparison.settings, "pairs": [], "grams": []}, {}
     for i, pair in enumerate(comparison.pairs.values()):
         about = {name: value for name, value in vars(pair).items() if name not in ("dead_x", "dead_y", "levels")}
         index["pairs"].append({"pair": about, "tolerance": pair.levels[0].tolerance})
@@ -273,6 +309,7 @@ def _save(comparison, path, grams):
 def _load(path):
     "Read the file of `Comparison.save`."
     if not path.exists(): raise FileNotFoundError(f"there is no {path}")
+    if path.is_dir(): raise ValueError(f"{path} is a folder, no file of a comparison")
     try:
         with safe_open(path, "pt") as file:
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}   # no longer mapped to the file
@@ -287,12 +324,12 @@ def _load(path):
     grams = {about["label"]: JointGram(tuple((k, name) for k, name in about["members"]), tuple(about["sizes"]),
                                        tensors[f"gram{i}.grams"], tensors[f"gram{i}.sums"], about["n_samples"])
              for i, about in enumerate(index["grams"])}
-    return Comparison(index["networks"], pairs, grams or None, index["settings"])
+    return Comparison(index["networks"], pairs, grams or None, index["settings"], index.get("gram_networks"))
 
 # %% ../nbs/networks/25_comparison.ipynb #9c1f38bb
 def compare(
     networks: Sequence | Mapping[str, nn.Module],  # models, or stored activations (layer -> array); a dict gives them names
-    loader=None,                                   # yields batches of inputs; or a list of DataLoaders, one for each network
+    loader=None,                                   # yields batches of inputs; or one for each network: a list of DataLoaders, or a dict by network
     layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
     pairs: str = "same",                           # "same": each layer with its counterpart; "all": every layer with every layer
     samples: str = "positions",                    # "positions", or "inputs": one sample per input, averaged over positions
@@ -309,22 +346,42 @@ def compare(
 ) -> Comparison:
     """Compare all pairs of networks, layer by layer, in one pass over the loader.
 
-    Raises `ValueError` and `TypeError` as `joint_grams` does, for fewer than two networks, or unknown names of networks. Warns where d is small.
+    networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored activations, inputs on the first axis.
+    loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into the network, or a dict by keyword;
+                otherwise forward(model, batch). Or a loader for each network, which keep step: a list of DataLoaders, or a dict by network. None for stored ones.
+    layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired in the order given. By default
+                all activation functions. pairs="same" compares each with its counterpart, "all" every layer with every layer.
+    samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs": positions are averaged.
+                neuron_axis says which axis counts neurons, where the type of a module doesn't.
+    positions   draws this number of samples at random, `draws` times, decided by `seed`; None uses all.
+    mask        mask(batch) is bool of shape (inputs, tokens): tokens that are False there are left out.
+    affine      adds the constant vector to both spans.
+    device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only when they are asked for.
+
+    Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than two networks, unknown names, samples or
+    loaders that do not correspond, activations that are not finite, each named. Warns where there are fewer than two samples for each neuron.
     """
     if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
         raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
-    names = [str(name) for name in networks] if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
-    if len(set(names)) < len(names): raise ValueError(f"two networks have the same name: {', '.join(names)}")
+    names = list(networks) if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
+    for name in names:
+        if not isinstance(name, str): raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
     networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
-    unknown = [str(name) for name in layers if name not in names and name not in range(len(names))] if isinstance(layers, Mapping) else []
-    if unknown: raise ValueError(f"layers are chosen for {', '.join(unknown)}, but the networks are {', '.join(names)}")
-    if isinstance(layers, Mapping): layers = {names.index(name) if name in names else name: choice for name, choice in layers.items()}
+    if isinstance(layers, Mapping): layers = _numbered(layers, names, "layers are chosen")
+    if _are_loaders(loader): loader = _numbered(loader, names, "there are loaders")
     grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress)
     settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}
     comparison = Comparison(names, _layer_pairs(names, grams), grams, settings)
     _warn_few_samples(comparison.pairs.values())
     return comparison if lazy else comparison.compute(progress)
+
+# %% ../nbs/networks/25_comparison.ipynb #bc58d9e5
+def _numbered(by_network, names, what):
+    "What is given for networks by name or number, by number. Raises `ValueError` for unknown networks."
+    unknown = [str(name) for name in by_network if name not in names and name not in range(len(names))]
+    if unknown: raise ValueError(f"{what} for {', '.join(unknown)}, but the networks are {', '.join(names)}")
+    return {names.index(name) if name in names else name: value for name, value in by_network.items()}
 
 # %% ../nbs/networks/25_comparison.ipynb #bccc585e
 def _layer_pairs(names, grams):

@@ -6,6 +6,7 @@
 __all__ = ['plot_depth', 'plot_eps', 'plot_heatmap', 'plot_architectures', 'plot_layer_grid', 'size_table', 'plot_simple_sizes']
 
 # %% ../nbs/networks/26_figures.ipynb #eafec934
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,10 +22,17 @@ def _axes(ax, width, height):
     "The given Axes, or new ones of this size in inches."
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
+def _by_depth(table):
+    "The table in order of depth, `layer` replaced by all names of that depth (of both, in a grid of all layers). Raises `ValueError` for an empty one."
+    if len(table) == 0: raise ValueError("there are no similarities to draw")
+    depths = [table.depth, table.depth_b.fillna(table.depth) if "depth_b" in table else table.depth.rename("depth_b")]
+    names = table.groupby(depths).layer.transform(lambda layers: " | ".join(dict.fromkeys(itertools.chain.from_iterable(layer.split(" | ") for layer in layers.unique()))))
+    return table.assign(layer=names).sort_values("depth", kind="stable")
+
 def _short(layers):
     "Names without the ending that all of them share, such as .relu."
-    endings = {layer.rpartition(".")[2] for layer in layers}
-    return [layer.rpartition(".")[0] if len(endings) == 1 and "." in layer else layer for layer in layers]
+    endings = {name.rpartition(".")[2] for layer in layers for name in layer.split(" | ")}
+    return [" | ".join(name.rpartition(".")[0] if len(endings) == 1 and "." in name else name for name in layer.split(" | ")) for layer in layers]
 
 def _name_layers(ax, layers):
     "Layer names below the horizontal axis, in order."
@@ -36,8 +44,9 @@ def plot_depth(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Similarity against depth, a line for each ε; mean over pairs, with a band of one standard deviation."
-    layers = list(dict.fromkeys(table.sort_values("depth").layer))
+    "Similarity against depth, a line for each ε; mean over pairs, with a band of one standard deviation. Raises `ValueError` for an empty table."
+    table = _by_depth(table)
+    layers = list(table.layer.unique())
     ax = _axes(ax, max(4, 1.6 + 0.38*len(layers)), 3.4)
     place = table.assign(place=table.layer.map({layer: i for i, layer in enumerate(layers)}), ε=table.eps.map("{:g}".format))
     order = [f"{eps:g}" for eps in sorted(table.eps.unique(), reverse=True)]
@@ -55,8 +64,9 @@ def plot_eps(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Similarity against ε, a line for each layer; mean over pairs."
-    ax, layers = _axes(ax, 5.4, 3.4), list(dict.fromkeys(table.sort_values("depth").layer))
+    "Similarity against ε, a line for each layer; mean over pairs. Raises `ValueError` for an empty table."
+    ax, table = _axes(ax, 5.4, 3.4), _by_depth(table)
+    layers = list(table.layer.unique())
     mean = table.groupby(["layer", "eps"], sort=False, as_index=False).similarity.mean()
     names = dict(zip(layers, _short(layers)))
     sns.lineplot(mean.assign(layer=mean.layer.map(names)), x="eps", y="similarity", hue="layer", hue_order=list(names.values()), palette="viridis", ax=ax)
@@ -71,8 +81,8 @@ def plot_heatmap(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Mean similarity over pairs as a heat map: layers to the right, ε upwards."
-    grid = table.sort_values("depth", kind="stable").pivot_table(index="eps", columns="layer", values="similarity", sort=False).sort_index()
+    "Mean similarity over pairs as a heat map: layers to the right, ε upwards. Raises `ValueError` for an empty table."
+    grid = _by_depth(table).pivot_table(index="eps", columns="layer", values="similarity", sort=False).sort_index()
     ax = _axes(ax, max(4, 1.8 + 0.38*grid.shape[1]), 3.4)
     low, high = grid.index[0], grid.index[-1]
     image = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest",

@@ -72,7 +72,8 @@ def device_name(
     "The name of the processor behind a torch device, for provenance."
     device = torch.device(device)
     if device.type == "cuda": return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 def provenance(
     device: str | torch.device = "cpu",  # where the work was done

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import pandas as pd
 import pytest
@@ -12,12 +13,14 @@ import torch
 from pretended_gpu import gpu
 from typer.testing import CliRunner
 
-from subspace_match import cli
+from subspace_match import __version__, cli
 from subspace_match.comparison import Comparison
 from subspace_match.experiments import read_table
 from subspace_match.files import read_json
 
 SMALL = ["--width", "0.0625", "--epochs", "1"]
+THREE = ["--width", "0.0625", "--seeds", "3"]
+FIRST_TWO = ["--width", "0.0625", "--seeds", "2"]
 
 
 def run(*arguments):
@@ -73,6 +76,63 @@ def test_a_stopped_run_goes_on_with_the_missing_pair(place, tmp_path):
     assert Comparison.load(lost).similarity().equals(pair.similarity())
 
 
+def test_a_damaged_pair_is_named_with_what_to_do(place, tmp_path):
+    damaged = sorted((place/"runs/pairs").iterdir())[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    result = run("compare", *THREE, *folders(place))
+    damaged.write_bytes(whole)
+    assert result.exit_code == 1 and f"{damaged} is damaged" in result.output and "delete it and run again" in result.output
+
+
+def test_results_grow_by_networks(place, tmp_path):
+    out = [*folders(place)[:-1], tmp_path/"growing"]
+    for seeds in ("2", "3", "3"): assert run("compare", "--width", "0.0625", "--seeds", seeds, *out).exit_code == 0
+    assert (tmp_path/"growing/similarity.csv").read_bytes() == (place/"results/similarity.csv").read_bytes()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["compare", "--seeds", "3", "--layers", "fc*.relu"], "layers: ['relu'] there, ['fc*.relu'] asked"),
+    (["compare", "--seeds", "3", "--positions", "100"], "positions: None there, 100 asked; draws: 1 there, 16 asked"),
+    (["compare", "--seeds", "3", "--affine"], "affine: False there, True asked"),
+    (["compare", "--seeds", "3", "--title", "Figures"], "data: Digits ("),
+    (["compare", "--seeds", "2"], "seed 2 is there, not asked"),
+    (["reproduce", "--seeds", "3", "--epochs", "2"], "seed 0: other recipe; seed 1: other recipe; seed 2: other recipe"),
+    (["reproduce", "--seeds", "3", "--epochs", "1", "--arch", "resnet10"], "seed 0: other architecture"),
+])
+def test_results_of_something_else_are_not_replaced(place, tmp_path, monkeypatch, arguments, message):
+    def never(*args, **kwargs): raise AssertionError("computed")
+    monkeypatch.setattr(cli, "compare_pairs", never)
+    monkeypatch.setattr("subspace_match.training.train", never)
+    before = {path: path.read_bytes() for path in (place/"results").iterdir()}
+    result = run(*arguments, "--width", "0.0625", *folders(place))
+    assert result.exit_code == 1 and f"{place/'results'} holds other results" in result.output and message in result.output, result.output
+    assert {path: path.read_bytes() for path in (place/"results").iterdir()} == before
+
+
+def test_results_of_networks_trained_anew_are_not_replaced(place, tmp_path):
+    origin = read_json(place/"results/provenance.json")
+    origin["networks"][1]["weights_checksum"] = "another"
+    (tmp_path/"results").mkdir()
+    (tmp_path/"results/provenance.json").write_text(json.dumps(origin))
+    result = run("compare", *THREE, *folders(place)[:-1], tmp_path/"results")
+    assert result.exit_code == 1 and "holds other results (seed 1: other weights checksum); choose another --out or delete it" in result.output
+
+
+def test_a_full_disk_is_one_line(place, tmp_path, monkeypatch):
+    def full(*args): raise OSError(28, "No space left on device", "similarity.csv")
+    monkeypatch.setattr(cli, "write_results", full)
+    result = run("compare", *THREE, *folders(place)[:-1], tmp_path/"full")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "No space left on device: 'similarity.csv'" in result.stderr
+
+
+def test_published_weights_that_cannot_be_had_are_named(place, monkeypatch):
+    def offline(*args, **kwargs): raise URLError("no network")
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    result = run("compare", "resnet18:IMAGENET1K_V1", "resnet18:IMAGENET1K_V1", *folders(place))
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "resnet18:IMAGENET1K_V1 cannot be downloaded" in result.stderr
+
+
 def test_a_failed_pair_is_named_and_the_others_go_on(place, monkeypatch, tmp_path):
     save = Comparison.save
     def fails_once(self, path, grams=True):
@@ -90,10 +150,6 @@ def test_snapshots_and_folders_are_compared(place, tmp_path):
     result = run("compare", runs/"seed-0", f"{runs/'seed-0'}@0", *folders(place)[:-1], tmp_path/"own")
     assert result.exit_code == 0, result.output
     assert set(pd.read_csv(tmp_path/"own/similarity.csv").network_b) == {"seed 0 epoch 0"}
-
-
-THREE = ["--width", "0.0625", "--seeds", "3"]
-FIRST_TWO = ["--width", "0.0625", "--seeds", "2"]
 
 
 def test_commands_find_the_same_on_a_gpu(place, tmp_path, monkeypatch):
@@ -164,10 +220,20 @@ def test_what_has_no_matches_is_named(place, sizes, tmp_path, arguments, message
     assert result.exit_code == 1 and message in result.output and not (tmp_path/"look.csv").exists()
 
 
-def test_figures_are_drawn_again(place):
+@pytest.mark.parametrize("named", ["results", "results/similarity.csv"])
+def test_figures_are_drawn_again(place, named):
     figure = place/"results/similarity-by-depth.png"
     figure.unlink()
-    assert run("figures", place/"results").exit_code == 0 and figure.stat().st_size > 5000
+    assert run("figures", place/named).exit_code == 0 and figure.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("beside, message", [("sizes.json", "is no result of `simple`"), ("provenance.json", "holds no results of `compare`"),
+                                             ("else.json", "is no result of `simple`")])
+def test_a_csv_of_something_else_is_named(tmp_path, beside, message):
+    (tmp_path/"sizes.csv").write_text("seconds\n1\n")
+    (tmp_path/beside).write_text("{}")
+    result = run("figures", tmp_path/"sizes.csv")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and message in result.stderr
 
 
 def test_figures_of_sizes_are_drawn_again(sizes):
@@ -198,6 +264,40 @@ def test_usage_errors_have_exit_code_2(place):
     assert run("train", "--seeds", "1", "--snapshots", "last", *folders(place)[:4]).exit_code == 2
     assert run("simple", "--every", "0").exit_code == 2
     assert run("compare", "--layers").exit_code == 2
+
+
+@pytest.mark.parametrize("arguments, option, message", [
+    (["train", "--learning-rate", "0"], "--learning-rate", "0 is no number above 0"),
+    (["train", "--learning-rate", "nan"], "--learning-rate", "nan is no number above 0"),
+    (["train", "--width", "0"], "--width", "0 is no number above 0"),
+    (["reproduce", "--width", "-1"], "--width", "-1 is no number above 0"),
+    (["train", "--epochs", "1", "--snapshots", "0,99"], "", "epochs 99 are not reached: the training has 1"),
+    (["reproduce", "--epochs", "1", "--snapshots", "2,0"], "", "epochs 2 are not reached: the training has 1"),
+    (["reproduce", "--device", "gpu"], "--device", "'gpu' cannot be used"),
+    (["compare", "--out", "afile"], "--out", "afile is a file, not a folder"),
+    (["compare", "--out", "afile/sub"], "--out", "afile is a file, not a folder"),
+    (["train", "--runs", "afile"], "--runs", "afile is a file, not a folder"),
+    (["train", "--root", "afile"], "--root", "afile is a file, not a folder"),
+    (["simple", "--out", "afile/sizes.csv"], "--out", "afile is a file, not a folder"),
+    (["simple", "--out", "sizes"], "--out", "sizes is no .csv"),
+])
+def test_values_are_checked_before_work_begins(tmp_path, monkeypatch, arguments, option, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path/"afile").touch()
+    result = run(*arguments)
+    assert result.exit_code == 2 and option in result.stderr and message in result.stderr, result.output
+    assert not (tmp_path/"runs").exists()
+
+
+def test_what_is_slow_to_import_waits_until_it_is_needed():
+    code = "import subspace_match.cli, sys; assert not {'torchvision', 'sklearn', 'seaborn', 'matplotlib'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_version_is_told():
+    result = run("--version")
+    assert result.exit_code == 0 and result.output == f"subspace-match {__version__}\n"
 
 
 def together(*arguments):

@@ -12,11 +12,14 @@ import timm
 import torchvision
 import transformers
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler,
+)
 
 from subspace_match import activations
 from subspace_match.activations import joint_grams, list_layers, neuron_matrix, record
 from subspace_match.comparison import Comparison, compare
+from subspace_match.figures import plot_depth, plot_eps, plot_heatmap
 from subspace_match.reference import maximum_match as literal_maximum_match
 
 def network(seed, width=6):
@@ -287,21 +290,71 @@ def test_neurons_of_a_one_dimensional_convolution():
 
 
 class Outputs(nn.Module):
-    "Layers whose output is no single tensor."
+    "Layers whose output is no single tensor; tokens come first, which the last one doesn't tell."
     def __init__(self):
         super().__init__()
-        self.attention, self.lstm = nn.MultiheadAttention(4, 2), nn.LSTM(4, 5)
+        self.attention, self.lstm, self.head = nn.MultiheadAttention(4, 2), nn.LSTM(4, 5), nn.Linear(5, 5)
 
     def forward(self, x):
         x = x.transpose(0, 1)
-        return {"logits": self.lstm(self.attention(x, x, x)[0])[0]}
+        return {"logits": self.head(self.lstm(self.attention(x, x, x)[0])[0])}
 
 
 def test_the_first_tensor_of_an_output_and_inputs_on_another_axis():
     x = torch.randn(6, 3, 4)
-    assert list(list_layers(Outputs(), x)["shape"]) == [(3, 6, 4), (3, 6, 5)] and list(list_layers(Outputs(), x).samples) == [3, 3]
-    assert compare([Outputs(), Outputs()], [x], layers="lstm").pair("lstm").d == 18
-    with pytest.raises(ValueError, match=r"should count the 6 inputs of a batch, but its shape is \(3, 6, 5\)"): compare([Outputs(), Outputs()], [x], "lstm", samples="inputs")
+    assert list(list_layers(Outputs(), x)["shape"]) == [(6, 3, 4), (6, 3, 5), (3, 6, 5)] and list(list_layers(Outputs(), x).samples) == [3, 3, 3]
+    comparison = compare([Outputs(), Outputs()], [x], layers=["lstm", "head"])
+    assert comparison.pair("lstm").d == comparison.pair("head").d == 18
+    with pytest.raises(ValueError, match=r"should count the 6 inputs of a batch, but its shape is \(3, 6, 5\)"): compare([Outputs(), Outputs()], [x], "head", samples="inputs")
+    with pytest.raises(ValueError, match="6 inputs, but its length is 3 in head of network 0"): compare([Outputs(), Outputs()], [x], "head", mask=lambda batch: torch.ones(6, 3))
+
+
+class Sequences(nn.Module):
+    "The same function of (input, token, feature), whatever its module wants."
+    def __init__(self, kind, batch_first):
+        super().__init__()
+        self.tokens_first = not batch_first
+        layer = nn.TransformerEncoderLayer(4, 2, 7, batch_first=batch_first)
+        self.inner = {"lstm": lambda: nn.LSTM(4, 5, batch_first=batch_first), "attention": lambda: nn.MultiheadAttention(4, 2, batch_first=batch_first),
+                      "layer": lambda: layer, "encoder": lambda: nn.TransformerEncoder(layer, 2)}[kind]()
+
+    def forward(self, x):
+        x = x.transpose(0, 1) if self.tokens_first else x
+        return self.inner(x, x, x) if isinstance(self.inner, nn.MultiheadAttention) else self.inner(x)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@pytest.mark.parametrize("kind", ["lstm", "attention", "layer", "encoder"])
+@pytest.mark.parametrize("tokens", [6, 9])          # as many as inputs, where shapes can't tell
+def test_inputs_come_first_whatever_a_module_wants(kind, tokens):
+    one, other = Sequences(kind, True), Sequences(kind, False)
+    other.load_state_dict(one.state_dict())
+    batches = [torch.randn(6, tokens, 4) for _ in range(9)]
+    layers = list(list_layers(one, batches[0]).layer)
+    for options in ({}, {"mask": lambda batch: torch.arange(tokens) < torch.arange(6)[:, None] + 1}, {"samples": "inputs"}, {"positions": 50, "draws": 2}):
+        comparison = compare([one, other], batches, layers, **options)
+        assert comparison.layers == layers and (comparison.similarity(0.01).similarity == 1).all()
+    for first, second in zip(record(one, batches[0]).values(), record(other, batches[0]).values()): torch.testing.assert_close(first, second)
+
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 7, batch_first=True), 2)
+
+    def forward(self, x, real): return self.encoder(x, src_key_padding_mask=~real)
+
+
+def test_an_encoder_with_a_padding_mask():
+    "Its fused path would leave padding out of the outputs, which then have no shape; it is closed for the pass only."
+    x, real = torch.randn(40, 9, 4), torch.arange(9) < torch.randint(3, 9, (40, 1))
+    networks = [Padded(), Padded()]
+    comparison = compare(networks, [(x, real)], ["encoder.layers.?", "*.linear1"], forward=lambda model, batch: model(*batch), mask=lambda batch: batch[1])
+    assert len(comparison.layers) == 4 and {pair.d for pair in comparison.pairs.values()} == {int(real.sum())}
+    for fused in (False, True):
+        torch.backends.mha.set_fastpath_enabled(fused)
+        with pytest.raises(TypeError): record(networks[0], x)
+        assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
 def test_d_counts_the_tokens_there_are():
@@ -358,8 +411,54 @@ def test_loaders_out_of_step_are_seen_in_whatever_they_yield(images, wrap):
     assert compare([network(0), network(1)], [loaders[0], loaders[0]], forward=forward).pair("6").d == 70
 
 
-def test_shuffled_inputs_without_labels_are_refused(images):
-    with pytest.raises(ValueError, match="it shuffles, and no labels"): compare([network(0), network(1)], [DataLoader(images), DataLoader(images, shuffle=True)])
+def seeded(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def test_one_seed_is_one_order_and_a_shared_generator_goes_on(images):
+    def shuffled(generator): return DataLoader(images, 35, shuffle=True, generator=generator)
+    networks, shared = [network(0), network(0)], seeded()
+    assert (compare(networks, [shuffled(seeded()), shuffled(seeded())]).similarity(0.01).similarity == 1).all()
+    for generators in ((seeded(0), seeded(1)), (shared, shared)):
+        with pytest.raises(ValueError, match="may be out of step"): compare(networks, [shuffled(generator) for generator in generators])
+
+
+@pytest.mark.parametrize("by_chance, sampler", [
+    (True, lambda: RandomSampler(range(70))), (True, lambda: SubsetRandomSampler(range(70))), (True, lambda: WeightedRandomSampler([1]*70, 70)),
+    (False, lambda: RandomSampler(range(70), generator=seeded())), (False, lambda: SubsetRandomSampler(range(70), seeded())), (False, lambda: range(70)),
+])
+def test_an_order_by_chance_without_labels_is_refused(images, by_chance, sampler):
+    networks, plain, chosen = [network(0), network(1)], DataLoader(images, 35), DataLoader(images, 35, sampler=sampler())
+    if not by_chance: assert compare(networks, [chosen, DataLoader(images, 35, sampler=sampler())]).pair("6").d == 70
+    else:
+        name = type(chosen.sampler).__name__
+        for loaders, orders in (((chosen, plain), f"{name} and the data"), ((plain, chosen), f"the data and {name}"), ((chosen, chosen), f"{name} and {name}")):
+            with pytest.raises(ValueError, match=f"networks 0 and 1 may be out of step: their orders are decided by {orders}"): compare(networks, loaders)
+    batches = DataLoader(images, batch_sampler=BatchSampler(sampler(), 35, False))
+    if by_chance:
+        with pytest.raises(ValueError, match="may be out of step"): compare(networks, [batches, batches])
+    labelled = TensorDataset(images, torch.zeros(70))          # then labels tell, as far as they can
+    assert compare(networks, [DataLoader(labelled, 35), DataLoader(labelled, 35, sampler=sampler())]).pair("6").d == 70
+
+
+def test_a_loader_of_any_kind_for_each_network(images):
+    networks = {"a": network(0), "b": network(1)}
+    bright = list(images.split(35))
+    expected = compare(networks, [iter(bright), iter([2*batch for batch in bright])]).similarity()
+    for loaders in ({"a": bright, "b": [2*batch for batch in bright]}, {"b": DataLoader(2*images, 35), "a": DataLoader(images, 35)}, {1: (2*batch for batch in bright), 0: bright},
+                    [DataLoader(images, 35), [2*batch for batch in bright]]):
+        np.testing.assert_allclose(compare(networks, loaders).similarity().similarity, expected.similarity)
+    for loaders, problem in (([bright, bright], "a dict by network"), ([[(batch,) for batch in bright]]*2, "a dict by network"), ({"a": bright}, "1 loaders for 2"), ({"c": bright}, "loaders for c"),
+                             ([iter(bright)]*2, "take turns"), ({"a": images, "b": images}, r"write \[batch\]"), ({"a": bright, "b": 3}, "int can't")):
+        with pytest.raises((TypeError, ValueError), match=problem): compare(networks, loaders)
+    labelled = [[batch, torch.zeros(35)] for batch in bright]
+    assert compare(networks, labelled).pair("6").d == 70       # as many batches as networks, and no mistake
+
+
+@pytest.mark.parametrize("batch, n", [
+    (lambda x: ([*x], [{}]*6), 6), (lambda x: [[x, x], torch.zeros(6)], 6), (lambda x: {"epoch": 3, "image": x}, 6), (lambda x: {"name": "train", "image": x}, 6),
+    (lambda x: list("abcdef"), 6), (lambda x: (tuple("abcdef"), 3), 6), (lambda x: ({"image": x}, torch.zeros(6)), 6), (lambda x: x.numpy(), 6),
+])
+def test_the_inputs_of_a_batch_are_counted(images, batch, n): assert activations._size(batch(images[:6])) == n
 
 
 def test_files_of_activations_are_only_read(tmp_path):
@@ -399,7 +498,10 @@ def test_layers_that_never_fire():
     ([{"a": np.zeros((9, 2), int)}]*2, None, {}, "layer a of network 0: its activations are int64"),
     ([{"a": np.zeros((9, 2), complex)}]*2, None, {}, "complex128"),
     ([{"a": np.zeros(9)}]*2, None, {}, "layer a of network 0: axis 0"),
-    ({1: {"a": np.ones((9, 2))}, "1": {"a": np.ones((9, 2))}}, None, {}, "the same name"),
+    ({1: {"a": np.ones((9, 2))}, "0": {"a": np.ones((9, 2))}}, None, {}, "'1', not 1"),
+    ([{0: np.ones((9, 2))}]*2, None, {}, r"layers of network 0 are called by strings, not \[0\]"),
+    (None, "batches", {"mask": torch.ones(70, 3)}, "mask is a function of the batch, not of type Tensor"),
+    ([nn.Linear(8, 3)]*2, "batches", {}, "choose layers, of the types Linear$"),
 ])
 def test_mistakes_are_named(images, networks, loader, options, problem):
     networks = network(0) if networks == "one module" else networks or [network(0), network(1)]
@@ -409,6 +511,64 @@ def test_mistakes_are_named(images, networks, loader, options, problem):
 
 def test_no_activation_function_to_take(images):
     with pytest.raises(ValueError, match="no activation function runs as a module.*of the types Flatten, Linear"): compare([nn.Sequential(nn.Flatten(), nn.Linear(128, 3))]*2, [images])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_network_of_one_module(images):
+    assert compare([nn.Linear(8, 3), nn.Linear(8, 3)], [images], layers="output").pair("output").n_x == 3
+    assert compare([nn.ReLU(), nn.ReLU()], [images]).layers == ["output"]
+    for compiled in (torch.jit.script, lambda model: torch.jit.trace(model, images)):
+        with pytest.raises(TypeError, match="TorchScript"): compare([compiled(network(0).eval()), network(1)], [images])
+
+
+@pytest.mark.parametrize("function", [nn.Sigmoid, nn.Hardtanh, nn.RReLU, nn.Softsign, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanhshrink, nn.PReLU, lambda: nn.Threshold(0.1, 0)])
+def test_every_activation_function_is_taken(function, images):
+    assert list(compare([nn.Sequential(nn.Conv2d(2, 3, 3), function())]*2, [images], lazy=True).layers) == ["1"]
+
+
+def test_any_pairing_of_layers_can_be_said(images):
+    networks = {"a": network(0), "b": network(0), "c": network(1)}
+    crossed = compare(networks, [images], {"a": ["6", "2"], "b": ["2", "6"], "c": "relu"}, samples="inputs")
+    assert [(pair.network_a, pair.network_b, pair.layer_a, pair.layer_b, pair.depth) for pair in crossed.pairs.values()] == [
+        ("a", "b", "6", "2", 1), ("a", "c", "6", "2", 1), ("b", "c", "2", "2", 1), ("a", "b", "2", "6", 2), ("a", "c", "2", "6", 2), ("b", "c", "6", "6", 2)]
+    straight = compare(networks, [images], samples="inputs", pairs="all")
+    for layer, a, b in crossed.pairs: np.testing.assert_allclose(crossed.levels(layer, a, b).x, straight.levels(layer, a, b).x)
+    same = compare(networks, [images], {"a": ["6", "2"], "b": ["6", "2"], "c": ["6", "2"]})
+    assert same.layers == ["6", "2"] and (same.between("a", "b").similarity(0.01).similarity == 1).all()
+    assert compare(networks, [images], {"a": "relu", "b": ["relu"], "c": [nn.ReLU]}).layers == ["2", "6"]
+
+
+def test_a_part_of_a_comparison(loader, tmp_path):
+    comparison = compare({name: network(seed) for seed, name in enumerate("abc")}, loader)
+    part = comparison.between(np.int64(2), "b")
+    assert part.networks == ("b", "c") and "2 networks (b, c)" in repr(part)
+    part.save(tmp_path/"part.safetensors")
+    for each in (part, Comparison.load(tmp_path/"part.safetensors")):
+        np.testing.assert_array_equal(each.levels("6", 0, np.int64(1)).x, comparison.levels("6", "b", "c").x)
+        assert each.geometry("6").gram.equal(comparison.geometry("6", 1, 2).gram) and each.geometry("6", "b", "c").n_y == 7
+    for call in (lambda: comparison.between("a", "typo"), lambda: comparison.pair("6", 0, 5), lambda: comparison.levels("7"), lambda: comparison.pair("6", 2, 0)):
+        with pytest.raises(KeyError, match="networks, in this order: a, b, c"): call()
+    for chosen in ((), ("a",), ("a", 0)):
+        with pytest.raises(ValueError, match="at least two networks"): comparison.between(*chosen)
+    with pytest.raises(ValueError, match="is a folder"): Comparison.load(tmp_path)
+
+
+def test_stored_activations_leave_the_graph_behind():
+    x = torch.randn(50, 4, requires_grad=True)
+    assert compare([{"a": x*2}, {"a": x}]).geometry("a").gram.requires_grad is False
+
+
+def test_no_eps_and_names_that_differ(images):
+    matplotlib.use("Agg")
+    rng = np.random.default_rng(0)
+    comparison = compare([{f"{name}{k}": rng.normal(size=(60, 3)) for k in range(3)} for name in "abc"])
+    assert list(comparison.similarity([]).columns) == list(compare([network(0), network(1)], [images]).similarity(0.5).columns)
+    with pytest.raises(ValueError, match="no ε"): comparison.plot([])
+    for draw in (plot_depth, plot_eps, plot_heatmap):
+        with pytest.raises(ValueError, match="no similarities"): draw(comparison.similarity([]))
+    table = comparison.similarity([0.5, 0.8])
+    for draw in (plot_depth, plot_heatmap): assert [text.get_text() for text in draw(table).get_xticklabels()] == [f"a{k} | b{k} | c{k}" for k in range(3)]
+    assert len(plot_eps(table).get_legend().get_texts()) == 3
 
 
 def test_html_shows_every_number_and_no_markup_of_a_name(loader):
