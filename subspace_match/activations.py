@@ -46,8 +46,12 @@ def neuron_matrix(
     neurons_last = activation.movedim(axis, -1)
     if samples == "inputs" and activation.ndim > 2:
         places = neurons_last.flatten(1, -2)
-        return places[:, 0] if places.is_meta else places.mean(1, dtype=torch.float64)   # a mean without content takes PyTorch's compiler: seconds to load
+        return places[:, 0] if places.is_meta else places.mean(1, dtype=_widest(places))   # a mean without content takes PyTorch's compiler: seconds to load
     return neurons_last.reshape(-1, neurons_last.shape[-1])
+
+def _widest(tensor):
+    "The floating-point type in which sums over a tensor are taken: float64, but where Apple's GPUs know none."
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 # %% ../nbs/networks/24_activations.ipynb #ab04dbab
 INPUTS_FIRST_OR_SECOND = (nn.RNNBase, nn.MultiheadAttention, nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
@@ -512,7 +516,7 @@ def _matrix(outputs, name, axis, samples, size):
     matrix = neuron_matrix(output, axis, samples)
     if samples == "inputs" and len(matrix) != size:
         raise ValueError(f"its first axis should count the {size} inputs of a batch, but its shape is {tuple(output.shape)}")
-    if not matrix.is_meta and not matrix.sum(dtype=torch.float64).isfinite(): raise ValueError("its activations are NaN or infinite")
+    if not matrix.is_meta and not matrix.sum(dtype=_widest(matrix)).isfinite(): raise ValueError("its activations are NaN or infinite")
     return matrix
 
 # %% ../nbs/networks/24_activations.ipynb #f2ecf604

@@ -77,8 +77,8 @@ def chosen_networks(
 
 # %% ../nbs/networks/28_command_line.ipynb #bda04a61
 def _key(*parts) -> str:
-    "Sixteen digits that stand for everything that a result depends on."
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    "Sixteen digits that stand for everything that a result depends on, this version of the library among it."
+    return hashlib.sha256(json.dumps([__version__, *parts], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 # %% ../nbs/networks/28_command_line.ipynb #a649b98d
 def compare_pairs(
@@ -310,7 +310,7 @@ def command(function):
     @functools.wraps(function)
     def run(*args, **options):
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
-        if several: dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if several: dist.init_process_group()   # gloo for the CPU, NCCL for CUDA
         try: return function(*args, **options)
         except (ValueError, TypeError, KeyError, OSError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
             typer.echo(f"error: {_line(error)}", err=True)
@@ -373,7 +373,9 @@ def train_networks(
     failures = {}
     for seed, folder in folders.items():
         try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, progress=True)
-        except Exception as error: failures[str(folder)] = f"{type(error).__name__}: {error}"
+        except Exception as error:
+            if dist.is_initialized(): raise   # the other processes wait in this training
+            failures[str(folder)] = f"{type(error).__name__}: {error}"
         else:
             say(f"{folder}: validation accuracy {info['validation_accuracy']:.2%} after {info['epochs']} epochs")
             lost = sorted({*snapshots} - {*snapshots_of(folder)})

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from matplotlib.image import imsave
 from torch import nn
 
@@ -65,12 +66,14 @@ class ResultFile:
         return table[table.piece.isin(finished.keys())]
 
     def add(self, piece: str, rows: pd.DataFrame, facts: dict, device: str | torch.device = "cpu"):
-        "Write a finished piece."
-        finished = self.pieces() | {piece: facts}
-        known = read_json(self.origin)["networks"] if self.origin.exists() else {}
-        rows = pd.concat([table for table in (self.table(), rows.assign(piece=piece)) if len(table)] or [pd.DataFrame(columns=["piece"])])
-        with atomic_path(self.path) as part: rows.to_csv(part, index=False, float_format="%.6g")
-        write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished, **provenance(device)})
+        "Write a finished piece. Several processes may add pieces to one result."
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            finished = self.pieces() | {piece: facts}
+            known = read_json(self.origin)["networks"] if self.origin.exists() else {}
+            rows = pd.concat([table for table in (self.table(), rows.assign(piece=piece)) if len(table)] or [pd.DataFrame(columns=["piece"])])
+            with atomic_path(self.path) as part: rows.to_csv(part, index=False, float_format="%.6g")
+            write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished, **provenance(device)})
 
 def _differences(found, asked, what):
     "What differs between two dicts, in words."

@@ -11,11 +11,12 @@ __all__ = ['GRAM_TOLERANCE', 'MOST_SQUARED_ERROR', 'MOST_DISTANCE_ERROR', 'svd',
 from copy import copy
 from functools import cached_property
 
+import numpy as np
 import scipy.linalg
 import torch
 from scipy.linalg.lapack import dpstrf
 
-from .match import TOLERANCE, check_activations, unit_rows
+from .match import COARSE_TOLERANCE, check_activations, tolerance_of, unit_rows
 
 # %% ../nbs/algorithms/11_geometry.ipynb #31169ce2
 def svd(matrix):  # (m, n)
@@ -60,7 +61,7 @@ def residual_norms(
 
 
 # %% ../nbs/algorithms/11_geometry.ipynb #9cd9cb23
-GRAM_TOLERANCE = 2.0**-20  # what a float64 Gram matrix resolves in a distance, about 1e-6
+GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
 
 # %% ../nbs/algorithms/11_geometry.ipynb #fd4e2580
 class Geometry:
@@ -74,11 +75,12 @@ class Geometry:
         n_samples=None,  # d, where known
         affine=False,  # is the constant vector in both spans?
         vectors=None,  # (N, d) the unit vectors themselves, where they are at hand
+        tolerance=GRAM_TOLERANCE,  # smaller distances, and singular values as a fraction of the largest, are rounding noise
     ):
         self.unit_gram, self.n_x, self.norms, self.n_samples = unit_gram, n_x, norms, n_samples
         self.affine, self.vectors = affine, vectors
         self.n_y = len(norms) - n_x
-        self.tolerance = GRAM_TOLERANCE if vectors is None else TOLERANCE
+        self.tolerance = tolerance
         self.dead = norms == 0
 
     dead_x = property(lambda self: int(self.dead[: self.n_x].sum()), doc="Dead neurons of the first network.")
@@ -131,12 +133,13 @@ def from_vectors(
     affine=False,  # add the constant vector to both spans: a bias is free
 ):
     "The `Geometry` of two activation matrices. Raises what `check_activations` raises."
-    x, y = check_activations(x, y)
+    x, y = (z if isinstance(z, torch.Tensor) else np.asarray(z) for z in (x, y))
+    tolerance, (x, y) = tolerance_of(x, y), check_activations(x, y)
     z = torch.cat([torch.as_tensor(x), torch.as_tensor(y)])
     unit = unit_rows(z)
     norms = torch.linalg.vecdot(z, unit)
-    if affine: unit = centred(unit)
-    return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit)
+    if affine: unit = centred(unit, tolerance)
+    return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
 def products(z, block=128):  # (N, d)
@@ -146,10 +149,10 @@ def products(z, block=128):  # (N, d)
     return gram.triu() + gram.triu(1).T
 
 
-def centred(unit):
+def centred(unit, tolerance):
     "Each row minus its mean; what is left of a constant row is rounding noise and becomes zero."
     rest = unit - unit.mean(1, keepdim=True)
-    return torch.where(torch.linalg.vector_norm(rest, dim=1, keepdim=True) > TOLERANCE, rest, 0)
+    return torch.where(torch.linalg.vector_norm(rest, dim=1, keepdim=True) > tolerance, rest, 0)
 
 # %% ../nbs/algorithms/11_geometry.ipynb #a541fb9e
 def from_gram(
@@ -160,13 +163,17 @@ def from_gram(
     sums=None,  # (N,) sums of the activation vectors; needed when `affine`
 ):
     "The `Geometry` of an accumulated Gram matrix. Raises TypeError or ValueError that names what is wrong."
-    gram, sums = check_gram(gram, n_x), None if sums is None else torch.as_tensor(sums)
+    gram = check_gram(gram, n_x)
     norms = gram.diagonal().sqrt()
     scale = torch.where(norms > 0, 1 / norms, 0)
     unit = scale[:, None] * gram * scale
     if affine:
         if sums is None or n_samples is None: raise ValueError("affine matches need sums and n_samples beside the Gram matrix")
-        mean = scale * sums.to(gram) / n_samples**0.5
+        sums = torch.as_tensor(sums).to(gram)
+        if sums.shape != norms.shape or not sums.isfinite().all(): raise ValueError(f"sums must hold {len(gram)} finite numbers, one for each neuron")
+        if n_samples < 1: raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        mean = scale * sums / n_samples**0.5
+        if (mean.abs() > 1 + 1e-9).any(): raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its vector")
         unit = unit - mean[:, None] * mean
         keep = unit.diagonal() > GRAM_TOLERANCE**2
         unit = unit * keep[:, None] * keep
@@ -187,6 +194,7 @@ def check_gram(gram, n_x):
     if (diagonal < 0).any(): raise ValueError("gram has a negative diagonal entry; no vector has a negative squared length")
     size = diagonal.sqrt()
     if ((gram - gram.T).abs() > 1e-9 * size[:, None] * size).any(): raise ValueError("gram is not symmetric")
+    if (gram.abs() > (1 + 1e-9) * size[:, None] * size).any(): raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
     return gram
 
 # %% ../nbs/algorithms/11_geometry.ipynb #34d4430e
@@ -204,7 +212,7 @@ def accumulate_gram(
 def accumulate_factor(
     blocks,  # iterable of (N, d_b) activations
 ):
-    "(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation."
+    "(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation. Its columns are no samples: it says nothing of affine matches."
     factor = None
     for z in blocks:
         z = torch.as_tensor(z).double()

@@ -53,7 +53,7 @@ def as_match(geometry, keep):  # (N,) bool
 def resolved_eps(geometry, eps):
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
-    if eps < geometry.tolerance == GRAM_TOLERANCE:
+    if eps < GRAM_TOLERANCE and geometry.vectors is None:
         warnings.warn(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count as 0. "
                       "Accumulate a factor instead (accumulate_factor).", stacklevel=3)
     return eps
@@ -187,6 +187,7 @@ def match_levels(
     level = torch.zeros_like(geometry.norms)
     keep, _ = split_null(geometry, as_keep(geometry))
     peel_levels(Downdate(geometry, keep), level)
+    level[level > 1 - geometry.tolerance] = 1.0
     level[excluded(geometry, dead)] = 1.0
     level = level.cpu().numpy()
     return Levels(level[: geometry.n_x], level[geometry.n_x :], geometry.tolerance)

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 
 from subspace_match.match import (
-    TOLERANCE, Match, check_activations, check_eps, check_neuron, relative_distance, unit_rows,
+    TOLERANCE, Match, check_activations, check_eps, check_neuron, relative_distance, tolerance_of, unit_rows,
 )
 
 # %% ../nbs/theory/02_structure.ipynb #551632b7
@@ -145,8 +145,9 @@ def maximum_match(
     within=None,  # a Match: look only inside it
 ):
     "The maximum match (Definition 3) by the paper's Algorithm 1: drop what does not pass until nothing is dropped."
-    x, y = check_activations(np.asarray(x), np.asarray(y))
-    limit, everything = check_eps(eps) + TOLERANCE, Match(range(len(x)), range(len(y)), len(x), len(y))
+    x, y = np.asarray(x), np.asarray(y)
+    check_activations(x, y)
+    limit, everything = check_eps(eps) + tolerance_of(x, y), Match(range(len(x)), range(len(y)), len(x), len(y))
     match, before = everything if within is None else everything & within, None
     while match != before:
         before = match

@@ -149,12 +149,12 @@ def pair_matches(
     """
     geometry = as_geometry(x, y)
     limit = resolved_eps(geometry, eps) + geometry.tolerance
-    left, right = geometry.sides(geometry.unit_gram.diagonal() > 0)
     z, found = geometry.coordinates, []
     size = torch.linalg.vector_norm(z, dim=1)
+    left, right = geometry.sides(size > 0)
     for i in left.tolist():
         sine = torch.linalg.vector_norm(outside(z[right], z[i : i + 1] / size[i]), dim=1) / size[right]
-        near = right[sine * size[right].clamp(min=size[i]) <= limit]
+        near = right[(sine * size[right].clamp(min=size[i]) <= limit) & (size[right].clamp(min=size[i]) > limit)]
         found += [Match([i], [j - geometry.n_x], geometry.n_x, geometry.n_y) for j in near.tolist()]
     return found
 

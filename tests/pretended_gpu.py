@@ -18,10 +18,14 @@ class OnGPU(torch.Tensor):
 
 
 class PretendedGPU(TorchFunctionMode):
-    "Inside, device=\"cuda\" gives tensors that compute on the CPU, mix with others no more than CUDA tensors do, and round otherwise."
+    """Inside, tensors on this device compute on the CPU, mix with others no more than CUDA tensors do, and round otherwise.
 
-    def __init__(self):
+    The device is "cuda", or "mps", Apple's, which has no float64.
+    """
+
+    def __init__(self, kind="cuda"):
         super().__init__()
+        self.kind = kind
         self.random = torch.Generator().manual_seed(0)
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -29,24 +33,25 @@ class PretendedGPU(TorchFunctionMode):
         changed((args, kwargs), tensors.append)
         there = any(isinstance(tensor, OnGPU) for tensor in tensors)
         with torch._C.DisableTorchFunction():
-            if function == torch.Tensor.device.__get__: return torch.device("cuda" if there else "cpu", 0 if there else None)
-            if function == torch.Tensor.is_cuda.__get__: return there
+            if function == torch.Tensor.device.__get__: return torch.device(self.kind if there else "cpu", 0 if there else None)
+            if function == torch.Tensor.is_cuda.__get__: return there and self.kind == "cuda"
             if function is torch._has_compatible_shallow_copy_type: return False     # so that module.to makes new parameters
             if there and name not in ("to", "cpu"): refuse(name, args, tensors)
             wanted = [kwargs["device"]] if kwargs.get("device") is not None else []
             if name == "to":
                 wanted += [getattr(part, "device", part) for part in args[1:] if isinstance(part, (str, torch.device))]
-                wanted += ["cuda" if isinstance(part, OnGPU) else "cpu" for part in args[1:] if isinstance(part, torch.Tensor)]
+                wanted += [self.kind if isinstance(part, OnGPU) else "cpu" for part in args[1:] if isinstance(part, torch.Tensor)]
                 args = (args[0], *("cpu" if isinstance(part, (str, torch.device)) else part for part in args[1:]))
             if "device" in kwargs: kwargs["device"] = "cpu"
             if there:
                 args, kwargs = changed((args, kwargs), off_gpu)
                 if name in SUMS or name.startswith("linalg_"): args, kwargs = changed((args, kwargs), self.rounded_otherwise)
-            if wanted: there = torch.device(wanted[0]).type == "cuda"
+            if wanted: there = torch.device(wanted[0]).type != "cpu"
             if name in ("cpu", "cuda"): there = name == "cuda"
             function = torch.Tensor.clone if name == "cuda" else function
             result = function(*args, **kwargs)
             if not there: return result
+            if self.kind == "mps": changed(result, refuse_float64)
             return map(on_gpu, result) if name == "__iter__" else changed(result, on_gpu)
 
     def rounded_otherwise(self, tensor):
@@ -66,6 +71,11 @@ def changed(part, change):
 
 def on_gpu(tensor): return tensor.as_subclass(OnGPU)
 def off_gpu(tensor): return tensor.as_subclass(torch.Tensor) if isinstance(tensor, OnGPU) else tensor
+
+
+def refuse_float64(tensor):
+    "Raise what PyTorch raises for Apple's GPUs."
+    if tensor.dtype == torch.float64: raise TypeError("the MPS framework doesn't support float64")
 
 
 def refuse(name, args, tensors):

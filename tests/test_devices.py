@@ -108,3 +108,14 @@ def test_networks_on_a_gpu_are_compared_as_on_the_cpu(options, tmp_path):
         there.save(tmp_path/"comparison")
     assert there.similarity([0.2, 0.4, 0.6]).equals(expected.similarity([0.2, 0.4, 0.6]))
     assert Comparison.load(tmp_path/"comparison").similarity(0.4).equals(expected.similarity(0.4))
+
+
+@pytest.mark.parametrize("options", [{}, {"positions": 100}, {"samples": "inputs"}])
+def test_networks_on_a_gpu_without_float64_are_compared_on_the_cpu(options):
+    loader = DataLoader(TensorDataset(torch.randn(70, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(70)), batch_size=16)
+    expected = compare([network(0), network(1)], loader, progress=False, **options)
+    with PretendedGPU("mps"):
+        with pytest.raises(TypeError, match="float64"): torch.zeros(2, dtype=torch.float64, device="mps")
+        there = compare([network(0).to("mps"), network(1).to("mps")], loader, progress=False, **options)
+    assert {str(joint.grams.device) for joint in there.grams.values()} == {"cpu"}
+    assert there.similarity([0.2, 0.4, 0.6]).equals(expected.similarity([0.2, 0.4, 0.6]))
