@@ -364,14 +364,15 @@ def _in_step(
     loaders: list[Iterable],  # one for each network
 ) -> Iterator[list]:
     "Yield a batch for each network. Raises `ValueError` where the loaders do not keep step."
+    samplers = [_sampler(loader) for loader in loaders]
+    same_order = [_same_order(samplers[0], sampler) for sampler in samplers]   # asked before they begin: a generator changes as it is read
     for i, batches in enumerate(itertools.zip_longest(*loaders)):
         for k, batch in enumerate(batches[1:], start=1):
             problem = f"loader {k} ends after {i} batches, another goes on" if batch is None or batches[0] is None else _difference(batches[0], batch)
             if problem: raise ValueError(f"the loaders of networks 0 and {k} are out of step in batch {i}: {problem}")
-            samplers = [_sampler(loaders[0]), _sampler(loaders[k])]
-            if not _same_order(*samplers) and not _marks(batches[0]).keys() & _marks(batch).keys():
-                said = " and ".join("the data" if sampler is None else type(sampler).__name__ for sampler in samplers)
-                raise ValueError(f"the loaders of networks 0 and {k} may be out of step: their orders are decided by {said}; yield labels that tell, or give each a generator of one seed")
+            if not same_order[k] and not _marks(batches[0]).keys() & _marks(batch).keys():
+                said = " and ".join("the data" if sampler is None else type(sampler).__name__ for sampler in (samplers[0], samplers[k]))
+                raise ValueError(f"the loaders of networks 0 and {k} may be out of step: their orders are decided by {said}; yield labels that tell, or give each a new generator of one seed")
         yield list(batches)
 
 def _difference(batch, other):
@@ -389,10 +390,11 @@ def _sampler(loader):
     return None if isinstance(sampler, SequentialSampler) or hasattr(sampler, "__getitem__") else sampler
 
 def _same_order(one, other):
-    "Whether two samplers choose one order, as far as they tell: neither chooses, or each has a generator of the same seed."
+    "Whether two samplers choose one order, as far as they tell: neither chooses, or each has a generator of its own, in the same state."
     if one is None or other is None: return one is other
     first, second = (getattr(sampler, "generator", None) for sampler in (one, other))
-    return first is not None and second is not None and first is not second and first.initial_seed() == second.initial_seed()
+    if type(one) is not type(other) or first is None or second is None or first is second: return False
+    return torch.equal(first.get_state(), second.get_state())
 
 # %% ../nbs/networks/24_activations.ipynb #e5882c34
 def _slices(

@@ -75,21 +75,21 @@ def accuracy(
     model: nn.Module,
     loader,                            # yields (images, labels) on the model's device
 ) -> float:
-    "Share of images whose largest output is their label; shared between processes where there are several."
+    "Share of images whose largest output is their label."
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    counts = torch.zeros(2, dtype=torch.float64, device=device)
+    right, n = torch.zeros((), dtype=torch.int64, device=device), 0
     for images, labels in loader:
-        counts += torch.stack([(model(images).argmax(1) == labels).sum(), labels.new_tensor(len(labels))])
+        right, n = right + (model(images).argmax(1) == labels).sum(), n + len(labels)
     model.train(training)
-    return (counts[0]/counts[1]).item()
+    return right.item()/n
 
 # %% ../nbs/networks/23_training.ipynb #496415e2
 def _train_epoch(model, optimizer, scheduler, loader, recipe, device, bar):
     "Train for one epoch; returns the mean loss and the accuracy on the (augmented) training images."
     model.train()
-    totals = torch.zeros(3, dtype=torch.float64, device=device)
+    totals = torch.zeros(3, device=device)
     for images, labels in loader:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
