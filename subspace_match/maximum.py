@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .geometry import GRAM_TOLERANCE, Downdate, Geometry
-from .match import Match, check_eps
+from .match import Array, Match, check_eps
 
 # %% ../nbs/algorithms/12_maximum_match.ipynb #b1d595eb
 MANY = 32  # so many neurons a side, and no more inputs, are taken for a mistake
@@ -106,13 +106,13 @@ def excluded(geometry, dead):
 
 # %% ../nbs/algorithms/12_maximum_match.ipynb #2b31797f
 def maximum_match(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
     *,
-    within=None,  # a Match: look only inside it
-    dead="include",  # dead neurons are in every maximum match by Definition 1; "exclude" leaves them out
-):
+    within: Match | None = None,  # a Match: look only inside it
+    dead: str = "include",  # dead neurons are in every maximum match by Definition 1; "exclude" leaves them out
+) -> Match:
     """The maximum match (Definition 3) by Algorithm 1.
 
     x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
@@ -172,10 +172,10 @@ class Levels:
 
 # %% ../nbs/algorithms/12_maximum_match.ipynb #f6013dca
 def match_levels(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y=None,  # (n_y, d)
-    dead="include",  # dead neurons have level 0 by Definition 1; "exclude" gives them level 1
-):
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
+    y: Array | None = None,  # (n_y, d)
+    dead: str = "include",  # dead neurons have level 0 by Definition 1; "exclude" gives them level 1
+) -> Levels:
     """The maximum match for every ε at once (Definition 3).
 
     x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same

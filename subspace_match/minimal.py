@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .geometry import Downdate
-from .match import check_neuron
+from .geometry import Downdate, Geometry
+from .match import Array, Match, check_neuron
 from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null
 
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
@@ -140,14 +140,14 @@ def prepare(x, y, eps, within, seed):
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_match(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
-    v=None,  # ("x", i) or ("y", j)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
+    v: tuple[str, int] | None = None,  # ("x", i) or ("y", j)
     *,
-    within=None,  # a Match: look only inside it
-    seed=None,  # int or Generator that shuffles the order of the trials; None: x before y, ascending
-):
+    within: Match | None = None,  # a Match: look only inside it
+    seed: int | np.random.Generator | None = None,  # int or Generator that shuffles the order of the trials; None: x before y, ascending
+) -> Match | None:
     """One v-minimal match (Definition 9) by Algorithm 2, or None when no match contains `v`.
 
     x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
@@ -166,14 +166,14 @@ def minimal_match(
 # %% ../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
     *,
-    within=None,  # a Match: look only inside it
-    seed=None,  # int or Generator that shuffles the order of the trials, one order for all neurons
-    progress=False,  # show a progress bar
-):
+    within: Match | None = None,  # a Match: look only inside it
+    seed: int | np.random.Generator | None = None,  # int or Generator that shuffles the order of the trials, one order for all neurons
+    progress: bool = False,  # show a progress bar
+) -> dict[tuple[str, int], Match]:
     """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v at once.
 
     x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .match import Match, check_eps, check_neuron
-from .geometry import outside
+from .match import Array, Match, check_eps, check_neuron
+from .geometry import Geometry, outside
 from .maximum import as_geometry, maximum_match, resolved_eps
 from .minimal import minimal_match, minimal_matches
 
@@ -90,10 +90,10 @@ class _Remainders:
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #2e0eefad
 def all_minimal_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
-    v=None,  # ("x", i) or ("y", j)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
+    v: tuple[str, int] | None = None,  # ("x", i) or ("y", j)
     *,
     limit: int = 100_000,  # the most removals to look at
 ) -> list[Match]:
@@ -112,9 +112,9 @@ def all_minimal_matches(
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #4b04d952
 def simple_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
     *,
     limit: int = 100_000,  # the most removals to look at for each neuron
     progress: bool = False,  # show a bar?
@@ -136,9 +136,9 @@ def simple_matches(
 # %% ../nbs/algorithms/14_simple_matches.ipynb #bf738b0a
 @torch.inference_mode()
 def pair_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
 ) -> list[Match]:
     """Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by neuron.
 
@@ -160,9 +160,9 @@ def pair_matches(
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #67ef7fc2
 def sample_simple_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
     *,
     rounds: int = 3,  # how often each neuron is asked for a minimal match
     seed: int | np.random.Generator = 0,  # decides the orders in which neurons are tried
@@ -183,9 +183,9 @@ def sample_simple_matches(
 
 # %% ../nbs/algorithms/14_simple_matches.ipynb #01a9fe55
 def decompose(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y=None,  # (n_y, d)
-    eps=None,  # in [0, 1)
+    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
+    y: Array | None = None,  # (n_y, d)
+    eps: float | None = None,  # in [0, 1)
     *,
     match: Match | None = None,  # what to decompose; by default the maximum match
     seed: int | None = None,  # decides which of several decompositions

@@ -192,6 +192,21 @@ def test_minimal_matches_are_those_of_algorithm_2(seed):
     for v in list(found)[::6]: assert found[v] == reference.minimal_match(x, y, eps, v, seed=seed)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_float32_rounds_off_is_no_direction(seed):
+    "Forty neurons of rank twelve a side: rounded to float32 they are dependent no more, but for a tolerance."
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(12, 200))
+    x, y = (rng.normal(size=(40, 12)) @ (hidden + 0.3 * rng.normal(size=hidden.shape)) for _ in range(2))
+    exact, levels = match_levels(x, y), match_levels(x.astype(np.float32), y.astype(np.float32))
+    assert np.allclose(levels.x, exact.x, atol=1e-5) and np.allclose(levels.y, exact.y, atol=1e-5)
+    x, y, order = x.astype(np.float32), y.astype(np.float32), rng.permutation(40)
+    assert np.allclose(match_levels(x[order], y).x, levels.x[order], atol=1e-6)
+    for eps in np.quantile(exact.x, [0.1, 0.5, 0.9]) + 1e-3:
+        found = maximum_match(x, y, eps)
+        assert found == reference.maximum_match(x, y, eps) and is_match(x, y, found, eps)
+
+
 # Instances that the paper builds
 
 def test_lemma_17_has_its_triangles_and_the_rest():
