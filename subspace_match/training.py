@@ -177,7 +177,9 @@ def train(
         _check_same(folder, state["identity"], identity)
         for part, name in ((model, "model"), (optimizer, "optimizer"), (scheduler, "scheduler")): part.load_state_dict(state[name])
         history = state["history"]
-    elif 0 in snapshots and rank == 0: _save_weights(model, folder/"epoch-000.safetensors")
+    elif rank == 0:
+        for left in folder.glob("epoch-*.safetensors"): left.unlink()   # by a run that stopped before its first checkpoint
+        if 0 in snapshots: _save_weights(model, folder/"epoch-000.safetensors")
 
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         loader = training_loader(data, recipe.batch_size//size, seed, epoch, device, part=(rank, size))
@@ -208,7 +210,8 @@ def _finish(folder, model, identity, history, device):
     _save_weights(model, folder/"weights.safetensors")
     write_json(folder/"weights.json", {**identity, "epochs": len(history),
         "validation_accuracy": history[-1]["validation_accuracy"] if history else None,
-        "history": history, "weights_checksum": file_checksum(folder/"weights.safetensors"), **provenance(device)})
+        "history": history, "weights_checksum": file_checksum(folder/"weights.safetensors"),
+        "snapshots": {epoch: file_checksum(folder/f"epoch-{epoch:03}.safetensors") for epoch in snapshots_of(folder)}, **provenance(device)})
     (folder/"checkpoint.pt").unlink(missing_ok=True)
 
 # %% ../nbs/networks/23_training.ipynb #0a9e1316
@@ -226,7 +229,8 @@ def load_network(
     info = read_json(folder/"weights.json")
     path = folder/("weights.safetensors" if epoch is None else f"epoch-{epoch:03}.safetensors")
     if not path.exists(): raise FileNotFoundError(f"{path} does not exist; snapshots: {snapshots_of(folder)}")
-    if epoch is None and file_checksum(path) != info["weights_checksum"]:
+    checksum = info["weights_checksum"] if epoch is None else info.get("snapshots", {}).get(str(epoch))   # older runs noted none
+    if checksum and file_checksum(path) != checksum:
         raise ValueError(f"{path} is damaged (its checksum differs); delete {folder} and train again")
     model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"], info["seed"])
     try: model.load_state_dict(load_file(path))
