@@ -2,18 +2,15 @@
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.parametrize("module", ["", ".simple", ".reference", ".counterexamples", ".comparison"])
-def test_no_torchvision(module):
-    code = f"import subspace_match{module}, sys; assert 'torchvision' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_no_torchvision():
+    modules = ", ".join(f"subspace_match{module}" for module in ("", ".simple", ".reference", ".counterexamples", ".comparison", ".cli"))
+    subprocess.run([sys.executable, "-c", f"import {modules}, sys; assert 'torchvision' not in sys.modules"], check=True)
 
 
 def test_public_names():
     import subspace_match
     assert all(hasattr(subspace_match, name) for name in subspace_match.__all__)
     assert {"Match", "is_match", "relative_distance", "Geometry", "maximum_match", "match_levels", "minimal_match",
-            "minimal_matches", "all_minimal_matches", "simple_matches", "sample_simple_matches", "compare",
+            "minimal_matches", "all_minimal_matches", "simple_matches", "sample_simple_matches", "pair_matches", "compare",
             "Comparison"} <= set(subspace_match.__all__)

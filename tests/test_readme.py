@@ -2,7 +2,6 @@
 import re
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +12,7 @@ from sklearn.datasets import load_digits
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OWN_COMPARISON = next(example for example in EXAMPLES if "compare(" in example)
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +30,17 @@ def users_files(tmp_path_factory):
     return folder
 
 
+def run(example): exec(compile(example, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("example", [example for example in EXAMPLES if example is not OWN_COMPARISON])
+def test_example_runs(example): run(example)
+
+
 @pytest.mark.filterwarnings("ignore:fewer than two samples")
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_example_runs(example, users_files, monkeypatch):
+def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, monkeypatch):
     monkeypatch.chdir(users_files)
-    matplotlib.use("Agg")
-    exec(compile(example, "README.md", "exec"), {})
-
-
-def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files):
-    "After the test above: what its example wrote."
+    run(OWN_COMPARISON)
     table = pd.read_csv(users_files/"similarity.csv")
     assert table.layer.nunique() == 17 and table.similarity.between(0, 1).all() and set(table.network_a) == {"first"}
     with Image.open(users_files/"similarity.png") as picture: assert picture.width > 300
@@ -49,8 +50,7 @@ def test_there_are_examples(): assert len(EXAMPLES) >= 2
 
 
 def test_an_own_comparison_takes_ten_lines():
-    example = next(e for e in EXAMPLES if "compare(" in e)
-    assert len([line for line in example.splitlines() if line.strip()]) <= 10 and ".plot()" in example
+    assert len([line for line in OWN_COMPARISON.splitlines() if line.strip()]) <= 10 and ".plot()" in OWN_COMPARISON
 
 
 @pytest.mark.parametrize("page", [ROOT/"README.md", ROOT/"nbs/index.ipynb"], ids=lambda page: page.name)
