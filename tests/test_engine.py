@@ -111,3 +111,27 @@ def test_a_singular_value_decomposition_that_does_not_converge_is_done_again(mon
     monkeypatch.setattr(torch.linalg, "svd", never)
     again = svd(z)
     assert torch.allclose(again[1], s) and torch.allclose(again[0] * again[1] @ again[2], z) and torch.allclose(again[2].abs(), v.abs())
+
+
+def test_dependent_neurons_take_the_places_of_deleted_ones(monkeypatch):
+    "Without that, almost every deletion from the basis would ask for a new fit."
+    fits, refresh = [], Downdate.refresh
+    monkeypatch.setattr(Downdate, "refresh", lambda state: (fits.append(1), refresh(state))[1])
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(20, 300))
+    x, y = rng.normal(size=(60, 15)) @ hidden[:15], rng.normal(size=(60, 15)) @ hidden[5:]
+    levels = match_levels(x, y)
+    assert len(fits) <= 20
+    for eps in (0.0, 0.3, 0.6): assert levels.match(eps) == reference.maximum_match(x, y, eps)
+    factor = accumulate_factor([np.concatenate([x, y])])
+    assert np.allclose(match_levels(Geometry.from_gram(factor @ factor.T, 60)).y, levels.y, atol=1e-6)
+    assert len(fits) <= 40
+
+
+def test_a_fork_shares_its_table_only_until_it_is_exchanged():
+    x, y = correlated(6, 100)
+    state = Downdate(Geometry.from_vectors(np.concatenate([x, x + x[::-1]]), y), torch.ones(18, dtype=torch.bool))
+    before, other = [part.clone() for part in (state.table, state.basis, state.size, state.errors)], state.fork()
+    other.delete(torch.arange(18) == int(state.basis.nonzero()[0]))
+    assert bool((other.basis != state.basis).any())
+    assert all(torch.equal(*pair) for pair in zip(before, (state.table, state.basis, state.size, state.errors)))
