@@ -45,4 +45,4 @@ notebooks: $(READY)  ## execute notebooks again and store their outputs (NOTEBOO
 	nbdev_export
 
 benchmark: $(READY)  ## measure the fast algorithms against the literal ones, into results/speed
-	python -m subspace_match.benchmark
+	python -m subspace_match.experiments.benchmark

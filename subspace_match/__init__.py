@@ -1,12 +1,17 @@
 """Do two neural networks learn the same representation? Subspace match: theory, exact fast algorithms, experiments."""
 __version__ = "0.1.0"
 
-from .match import Match, is_match, relative_distance
-from .geometry import Geometry
-from .maximum import Levels, match_levels, maximum_match
-from .minimal import minimal_match, minimal_matches
-from .simple import TooManyMatches, all_minimal_matches, decompose, pair_matches, sample_simple_matches, simple_matches
-from .comparison import Comparison, compare
+from . import _moved
+from .theory.match import Match, is_match, relative_distance
+from .algorithms.geometry import Geometry
+from .algorithms.maximum import Levels, match_levels, maximum_match
+from .algorithms.minimal import minimal_match, minimal_matches
+from .algorithms.simple import (
+    TooManyMatches, all_minimal_matches, decompose, pair_matches, sample_simple_matches, simple_matches,
+)
+from .networks.comparison import Comparison, compare
+
+_moved.install()
 
 __all__ = [
     "Comparison",

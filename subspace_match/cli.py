@@ -28,8 +28,8 @@ import torch.distributed as dist
 import typer
 
 from . import __version__
-from .comparison import EPS, Comparison, compare
-from .files import atomic_path, is_first, provenance, read_json, say, write_json
+from .networks.comparison import EPS, Comparison, compare
+from .networks.files import atomic_path, is_first, provenance, read_json, say, write_json
 
 # %% ../nbs/networks/28_command_line.ipynb #2dc7d284
 def run_name(
@@ -97,7 +97,7 @@ def compare_pairs(
     say(f"{len(files) - len(missing)} of {len(files)} pairs are already compared")
     failures = {}
     if missing:
-        from subspace_match.data import validation_loader
+        from subspace_match.networks.data import validation_loader
         needed = {name: network for name, network in networks.items() if any(name in pair for pair in missing)}
         everything = compare(needed, validation_loader(data, batch_size, device), lazy=True, **choices)
     for a, b in missing if is_first() else []:
@@ -181,7 +181,7 @@ def draw_figures(
     folder: Path,   # results of `compare`
 ) -> list[Path]:
     "Draw similarities; returns the files. Raises `FileNotFoundError`, `ValueError` where there are no results."
-    from subspace_match import figures
+    from subspace_match.networks import figures
     if not (folder/"provenance.json").exists(): raise FileNotFoundError(f"{folder} holds no results (provenance.json is missing)")
     origin = read_json(folder/"provenance.json")
     if "settings" not in origin: raise ValueError(f"{folder} holds no results of `compare`")
@@ -196,8 +196,8 @@ def draw_sizes(
     path: Path,   # the CSV of a result of `simple`
 ) -> list[Path]:
     "Draw the sizes of simple matches, dead neurons apart; returns the file, if there is a match. Raises `FileNotFoundError`, `ValueError`."
-    from subspace_match import figures
-    from subspace_match.experiments import read_table
+    from subspace_match.networks import figures
+    from subspace_match.experiments.pieces import read_table
     if not path.exists(): raise FileNotFoundError(f"there is no {path}")
     beside = path.with_suffix(".json")
     origin = read_json(beside) if beside.exists() else {}
@@ -326,7 +326,7 @@ def _device(name: str | None) -> torch.device:
 
 def _start(data, data_folder, image_size, title, root, width, device):
     "What commands begin with: the images, the width asked for or one that suits them, and the device."
-    from subspace_match.data import load_data
+    from subspace_match.networks.data import load_data
     return load_data(data, data_folder, image_size, title, root), _or(width, 0.125 if data == "digits" else 1.0), _device(device)
 
 def _or(value, default):
@@ -352,7 +352,7 @@ def chosen_recipe(
     device: str | torch.device,
 ):
     "The recipe by which a command trains. Raises `ValueError` where two recipes are asked for at once."
-    from subspace_match.training import fast_recipe, paper_recipe
+    from subspace_match.networks.training import fast_recipe, paper_recipe
     if paper and {epochs, learning_rate} != {None}: raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
     if paper: return paper_recipe(arch)
     small = data.name == "digits"
@@ -369,7 +369,7 @@ def train_networks(
     device: str | torch.device,
 ) -> dict[str, str]:
     "Train a network from each seed, or continue, or find it trained; returns failures by folder."
-    from subspace_match.training import snapshots_of, train
+    from subspace_match.networks.training import snapshots_of, train
     failures = {}
     for seed, folder in folders.items():
         try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, progress=True)
@@ -411,7 +411,7 @@ def compare_command(
 # %% ../nbs/networks/28_command_line.ipynb #e1340394
 def _compare(specs, data, out, runs, device, **choices):
     "Compare, report, write, draw; returns failures by name."
-    from subspace_match.training import open_networks
+    from subspace_match.networks.training import open_networks
     opened, about = open_networks(specs, device)
     check_results(out, data, about, **choices)
     comparison, failures = compare_pairs(opened, about, data, runs/"pairs", device, **choices)
@@ -434,7 +434,7 @@ def simple_command(
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Estimate the simple matches of all pairs (paper, §5.2, Figure 2); write a table and a figure of their sizes."
-    from subspace_match.experiments import simple
+    from subspace_match.experiments.pieces import simple
     images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/simple")/f"{name}.csv"
@@ -451,7 +451,7 @@ def dynamics_command(
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Compare the snapshots that runs have kept, along the training (Figure 4); write a table."
-    from subspace_match.experiments import dynamics
+    from subspace_match.experiments.pieces import dynamics
     images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     folders, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/dynamics")/f"{name}.csv"
@@ -471,7 +471,7 @@ def visualize_command(
     runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Find the images that excite the neurons of the smallest simple matches of two networks (Figures 5 and 6); write a table and a sheet for each match."
-    from subspace_match.experiments import visualize
+    from subspace_match.experiments.pieces import visualize
     images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out, matches = out or Path("results/visualize")/f"{name}.csv", matches or Path("results/simple")/f"{name}.csv"
@@ -496,7 +496,7 @@ def reproduce(
     affine: Affine = False, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
 ):
     "The main job: train from several seeds, compare all pairs at all layers, write tables and figures."
-    from subspace_match.training import run_identity
+    from subspace_match.networks.training import run_identity
     images, width, where = _start(data, data_folder, image_size, title, root, width, device)
     name = run_name(images, arch, width, data_folder)
     folders = {seed: runs/name/f"seed-{seed}" for seed in parse_seeds(seeds)}

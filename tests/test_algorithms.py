@@ -7,14 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strategies import eps_values, independent_instances, instances, noisy_instances
-from subspace_match import reference
-from subspace_match.counterexamples import hyperplane_instance, hyperplane_matches, orthogonal_instance
-from subspace_match.geometry import Geometry
-from subspace_match.match import Match, is_match
-from subspace_match.maximum import match_levels, maximum_match
-from subspace_match.minimal import minimal_match, minimal_matches
-from subspace_match.reference import as_single
-from subspace_match.simple import (
+from subspace_match.theory import reference
+from subspace_match.theory.counterexamples import hyperplane_instance, hyperplane_matches, orthogonal_instance
+from subspace_match.algorithms.geometry import Geometry
+from subspace_match.theory.match import Match, is_match
+from subspace_match.algorithms.maximum import match_levels, maximum_match
+from subspace_match.algorithms.minimal import minimal_match, minimal_matches
+from subspace_match.theory.reference import as_single
+from subspace_match.algorithms.simple import (
     TooManyMatches, all_minimal_matches, decompose, minimal_sets, pair_matches, sample_simple_matches, simple_matches,
 )
 

@@ -14,9 +14,9 @@ from pretended_gpu import gpu
 from typer.testing import CliRunner
 
 from subspace_match import __version__, cli
-from subspace_match.comparison import Comparison
-from subspace_match.experiments import read_table
-from subspace_match.files import read_json
+from subspace_match.networks.comparison import Comparison
+from subspace_match.experiments.pieces import read_table
+from subspace_match.networks.files import read_json
 
 SMALL = ["--width", "0.0625", "--epochs", "1"]
 THREE = ["--width", "0.0625", "--seeds", "3"]
@@ -103,7 +103,7 @@ def test_results_grow_by_networks(place, tmp_path):
 def test_results_of_something_else_are_not_replaced(place, tmp_path, monkeypatch, arguments, message):
     def never(*args, **kwargs): raise AssertionError("computed")
     monkeypatch.setattr(cli, "compare_pairs", never)
-    monkeypatch.setattr("subspace_match.training.train", never)
+    monkeypatch.setattr("subspace_match.networks.training.train", never)
     before = {path: path.read_bytes() for path in (place/"results").iterdir()}
     result = run(*arguments, "--width", "0.0625", *folders(place))
     assert result.exit_code == 1 and f"{place/'results'} holds other results" in result.output and message in result.output, result.output
@@ -187,7 +187,7 @@ def test_simple_matches_are_listed_and_drawn(sizes):
 def test_a_piece_that_is_finished_is_not_computed_again(place, sizes, monkeypatch):
     def never(*args, **kwargs): raise AssertionError("computed again")
     with monkeypatch.context() as patch:
-        patch.setattr("subspace_match.experiments.compare", never)
+        patch.setattr("subspace_match.experiments.pieces.compare", never)
         before = sizes.stat().st_mtime_ns
         assert run("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 1, *folders(place)[:-1], sizes).exit_code == 0
     other = run("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 2, *folders(place)[:-1], sizes)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from subspace_match import data
+from subspace_match.networks import data
 
 
 @pytest.fixture

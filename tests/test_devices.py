@@ -9,10 +9,10 @@ from pretended_gpu import PretendedGPU, gpu
 from test_algorithms import KINDS, small
 from subspace_match import (Geometry, all_minimal_matches, compare, decompose, match_levels, maximum_match, minimal_match, minimal_matches,
                             sample_simple_matches, simple_matches)
-from subspace_match.comparison import Comparison
-from subspace_match.geometry import accumulate_factor, accumulate_gram
-from subspace_match.measures import other_measures
-from subspace_match.minimal import minimum_matches
+from subspace_match.networks.comparison import Comparison
+from subspace_match.algorithms.geometry import accumulate_factor, accumulate_gram
+from subspace_match.networks.measures import other_measures
+from subspace_match.algorithms.minimal import minimum_matches
 
 
 def test_it_refuses_what_cuda_refuses():

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subspace_match import reference
-from subspace_match.geometry import Downdate, Geometry, accumulate_factor, accumulate_gram, svd
-from subspace_match.match import Match
-from subspace_match.maximum import match_levels, maximum_match
-from subspace_match.minimal import minimal_match, minimal_matches, minimum_matches
+from subspace_match.theory import reference
+from subspace_match.algorithms.geometry import Downdate, Geometry, accumulate_factor, accumulate_gram, svd
+from subspace_match.theory.match import Match
+from subspace_match.algorithms.maximum import match_levels, maximum_match
+from subspace_match.algorithms.minimal import minimal_match, minimal_matches, minimum_matches
 
 
 @st.composite

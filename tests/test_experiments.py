@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from subspace_match.experiments import (ResultFile, chosen_matches, complete, contact_sheet, exciting_images, match_rows, neurons_in, read_table,
+from subspace_match.experiments.pieces import (ResultFile, chosen_matches, complete, contact_sheet, exciting_images, match_rows, neurons_in, read_table,
                                         receptive_field)
-from subspace_match.match import Match
-from subspace_match.models import build_model
+from subspace_match.theory.match import Match
+from subspace_match.networks.models import build_model
 
 
 def result(folder, settings=None, checksum="a"):

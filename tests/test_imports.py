@@ -1,16 +1,79 @@
-"""Imports point one way, and two matrices need no torchvision."""
+"""Imports point one way, two matrices need no torchvision, and the paths of version 0.1 still lead somewhere."""
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import subspace_match
+from subspace_match._moved import MOVED, PLACES
+
+PACKAGE = Path(subspace_match.__file__).parent
+FLOORS = ("theory", "algorithms", "networks", "experiments", "cli")
+
+
+def imported(path: Path):
+    "Full names of the modules of this package that the file imports, wherever the import stands in it."
+    here = ("subspace_match", *path.relative_to(PACKAGE).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import): names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join((*here[:len(here) - node.level], *filter(None, [node.module]))) if node.level else node.module
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else: continue
+        yield from (name for name in names if name.split(".")[0] == "subspace_match")
+
+
+def floor(module: str) -> int | None:
+    "The number of the floor that a module stands on; None for the roof (`subspace_match` itself)."
+    part = (*module.split("."), "")[1]
+    return FLOORS.index(part) if part in FLOORS else None
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_down(path):
+    own = floor(".".join(("subspace_match", *path.relative_to(PACKAGE).with_suffix("").parts)))
+    if own is None: return
+    above = [name for name in imported(path) if (floor(name) or 0) > own]
+    assert not above, f"{path.name} stands on the floor {FLOORS[own]} and imports {above}"
+
+
+def test_every_folder_is_a_floor():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(FLOORS) - {"cli"}
 
 
 def test_no_torchvision():
-    modules = ", ".join(f"subspace_match{module}" for module in ("", ".simple", ".reference", ".counterexamples", ".comparison", ".cli"))
-    subprocess.run([sys.executable, "-c", f"import {modules}, sys; assert 'torchvision' not in sys.modules"], check=True)
+    modules = ("", ".algorithms.simple", ".theory.reference", ".theory.counterexamples", ".networks.comparison", ".cli")
+    code = f"import {', '.join('subspace_match' + module for module in modules)}, sys; assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names():
-    import subspace_match
     assert all(hasattr(subspace_match, name) for name in subspace_match.__all__)
     assert {"Match", "is_match", "relative_distance", "Geometry", "maximum_match", "match_levels", "minimal_match",
             "minimal_matches", "all_minimal_matches", "simple_matches", "sample_simple_matches", "pair_matches", "compare",
             "Comparison"} <= set(subspace_match.__all__)
+
+
+@pytest.mark.parametrize("old, new", PLACES.items())
+def test_old_paths_lead_to_the_same_module_and_say_so(old, new):
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}") as caught: module = importlib.import_module(old)
+    assert module is importlib.import_module(new)
+    assert len(caught) == 1
+
+
+def test_the_warning_names_the_line_that_imports(tmp_path):
+    (tmp_path/"theirs.py").write_text("import math\nimport subspace_match.geometry\nfrom subspace_match import match\n")
+    run = subprocess.run([sys.executable, "-W", "always::DeprecationWarning:theirs", "-c", "import theirs"], cwd=tmp_path,
+                         capture_output=True, text=True, check=True)
+    assert "theirs.py:2: DeprecationWarning" in run.stderr and "theirs.py:3: DeprecationWarning" in run.stderr
+
+
+def test_names_of_the_old_module_experiments():
+    from subspace_match import experiments
+    with pytest.warns(DeprecationWarning, match="pieces.read_table"): assert experiments.read_table is experiments.pieces.read_table
+    with pytest.raises(AttributeError): experiments.nothing
+    assert set(MOVED) == set(FLOORS) - {"cli"}

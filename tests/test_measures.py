@@ -1,4 +1,4 @@
-"The measures of `subspace_match.measures` against direct computations from activations, and what they must refuse."
+"The measures of `subspace_match.networks.measures` against direct computations from activations, and what they must refuse."
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes, subspace_angles
 
-from subspace_match.geometry import Geometry, accumulate_gram
-from subspace_match.measures import (
+from subspace_match.algorithms.geometry import Geometry, accumulate_gram
+from subspace_match.networks.measures import (
     MEASURES, canonical_correlations, linear_cka, linear_regression, mean_cca, other_measures, procrustes_similarity, pwcca, svcca,
 )
 

@@ -16,11 +16,11 @@ from torch.utils.data import (
     BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler, SubsetRandomSampler, TensorDataset, WeightedRandomSampler,
 )
 
-from subspace_match import activations
-from subspace_match.activations import joint_grams, list_layers, neuron_matrix, record
-from subspace_match.comparison import Comparison, compare
-from subspace_match.figures import plot_depth, plot_eps, plot_heatmap
-from subspace_match.reference import maximum_match as literal_maximum_match
+from subspace_match.networks import activations
+from subspace_match.networks.activations import joint_grams, list_layers, neuron_matrix, record
+from subspace_match.networks.comparison import Comparison, compare
+from subspace_match.networks.figures import plot_depth, plot_eps, plot_heatmap
+from subspace_match.theory.reference import maximum_match as literal_maximum_match
 
 def network(seed, width=6):
     torch.manual_seed(seed)

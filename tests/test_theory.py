@@ -11,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import eps_values, independent_instances, instances, instances_with_neuron, noisy_instances
 
-from subspace_match import counterexamples, reference
-from subspace_match.match import Match, check_activations, is_match, relative_distance
+from subspace_match.theory import counterexamples
+from subspace_match.theory import reference
+from subspace_match.theory.match import Match, check_activations, is_match, relative_distance
 
 few = settings(max_examples=60, deadline=None)
 index_sets = st.sets(st.integers(0, 5))
