@@ -20,13 +20,14 @@ RESNET = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4,
 ARCHITECTURES = (*VGG, *RESNET)
 
 # %% ../../nbs/networks/22_models.ipynb #b2c89a5a
-def _convolution(n_in, n_out, size=3, stride=1):
-    "A convolution that keeps the resolution (divided by `stride`), without bias: batch norm follows."
-    return nn.Conv2d(n_in, n_out, size, stride, padding=size//2, bias=False)
+def _convolution(n_in, n_out, size=3, stride=1, bias=False):
+    "A convolution that keeps the resolution (divided by `stride`); no bias where batch norm follows."
+    return nn.Conv2d(n_in, n_out, size, stride, padding=size//2, bias=bias)
 
-def _unit(n_in, n_out):
-    "Convolution, batch norm, ReLU."
-    return nn.Sequential(OrderedDict(convolution=_convolution(n_in, n_out), norm=nn.BatchNorm2d(n_out),
+def _unit(n_in, n_out, batch_norm=True):
+    "Convolution, batch norm (or none), ReLU."
+    norm = {"norm": nn.BatchNorm2d(n_out)} if batch_norm else {}
+    return nn.Sequential(OrderedDict(convolution=_convolution(n_in, n_out, bias=not batch_norm), **norm,
                                      relu=nn.ReLU(inplace=True)))
 
 def _hidden(n_in, n_out):
@@ -39,13 +40,14 @@ def vgg(
     n_classes: int,
     in_channels: int = 3,
     width: float = 1.0,                # factor on every number of channels
+    batch_norm: bool = True,           # a batch norm between each convolution and its ReLU
 ) -> nn.Sequential:
-    "A VGG with batch norm for small images (paper, Appendix E.2)."
+    "A VGG for small images (paper, Appendix E.2)."
     layers, n_in = OrderedDict(), in_channels
     for s, (channels, n_convolutions) in enumerate(zip(VGG_CHANNELS, convolutions), start=1):
         n_out, stage = _scaled(channels, width), OrderedDict()
         for i in range(1, n_convolutions + 1):
-            stage[f"conv{i}"] = _unit(n_in, n_out)
+            stage[f"conv{i}"] = _unit(n_in, n_out, batch_norm)
             n_in = n_out
         layers[f"stage{s}"] = nn.Sequential(OrderedDict(**stage, pool=nn.MaxPool2d(2)))
     layers["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -98,19 +100,33 @@ def build_model(
     in_channels: int = 3,
     width: float = 1.0,                # factor on every number of channels (not for torchvision's models)
     seed: int = 0,                     # decides every initial weight
+    batch_norm: bool = True,           # for a VGG: with batch norm, or as first published
+    initialisation: str = "fan-out",   # "fan-out", or "authors": that of the paper's script
 ) -> nn.Module:
-    "Build a network with the initial weights that `seed` gives. Raises `ValueError` for an unknown architecture."
+    """Build a network with the initial weights that `seed` gives.
+
+    Raises `ValueError` for an unknown architecture or initialisation, and for a ResNet without batch norm.
+    """
+    if initialisation not in ("fan-out", "authors"): raise ValueError(f"initialisation is fan-out or authors, not {initialisation!r}")
+    if not batch_norm and architecture not in VGG: raise ValueError(f"only a VGG can do without batch norm, not {architecture}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture.startswith("torchvision."):
             if width != 1 or in_channels != 3: raise ValueError("torchvision's models have a fixed width and take 3 channels")
             return _torchvision(architecture.removeprefix("torchvision."), n_classes)
-        if architecture in VGG: model = vgg(VGG[architecture], n_classes, in_channels, width)
+        if architecture in VGG: model = vgg(VGG[architecture], n_classes, in_channels, width, batch_norm)
         elif architecture in RESNET: model = resnet(RESNET[architecture], n_classes, in_channels, width)
         else: raise ValueError(_unknown(architecture))
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _initialise(model, initialisation)
         return model
+
+def _initialise(model, initialisation):
+    "Draw the weights of convolutions, by the authors' script those of linear layers too, without biases."
+    mode = "fan_in" if initialisation == "authors" else "fan_out"
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d): nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+        if initialisation == "authors" and isinstance(module, nn.Linear): nn.init.normal_(module.weight, std=0.01)
+        if initialisation == "authors" and getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
 
 def _torchvision(name, n_classes):
     "One of torchvision's models, untrained."

@@ -37,12 +37,15 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     precision: str = "float32"         # "bfloat16": automatic mixed precision
+    nesterov: bool = False             # Nesterov's momentum
 
 def paper_recipe(
-    architecture: str,                 # VGG16 takes half the learning rate
+    architecture: str,
+    batch_norm: bool = True,           # VGG16 without it takes half the learning rate
 ) -> Recipe:
     "The recipe of the paper's networks, from the authors' script."
-    return Recipe(epochs=160, learning_rate=0.05 if architecture == "vgg16" else 0.1, milestones=(80, 120))
+    halved = architecture == "vgg16" and not batch_norm
+    return Recipe(epochs=160, learning_rate=0.05 if halved else 0.1, milestones=(80, 120))
 
 def fast_recipe(
     epochs: int = 6,
@@ -52,7 +55,7 @@ def fast_recipe(
 ) -> Recipe:
     "One cycle of the learning rate over a few epochs, in bfloat16 where `device` computes with it natively."
     precision = "bfloat16" if computes_bfloat16(device) else "float32"
-    return Recipe(epochs, learning_rate, "one-cycle", batch_size=batch_size, precision=precision)
+    return Recipe(epochs, learning_rate, "one-cycle", batch_size=batch_size, precision=precision, nesterov=True)
 
 def computes_bfloat16(device: str | torch.device) -> bool:
     "Whether `device` multiplies bfloat16 matrices natively; an emulated bfloat16 is slower than float32."
@@ -113,9 +116,11 @@ def run_identity(
     data: ImageData,
     recipe: Recipe,
     seed: int,
+    batch_norm: bool = True,
+    initialisation: str = "fan-out",
 ) -> dict:
     "What makes two runs the same run, as it stands in the JSON file."
-    return {"architecture": architecture, "width": width, "seed": seed, "recipe": {**asdict(recipe), "milestones": list(recipe.milestones)},
+    return {"architecture": architecture, "width": width, "seed": seed, "batch_norm": batch_norm, "initialisation": initialisation, "recipe": {**asdict(recipe), "milestones": list(recipe.milestones)},
             "data": {"name": data.name, "title": data.title, "checksum": data.checksum, "n_train": len(data.train_images),
                      "n_validation": len(data.validation_images), "in_channels": data.train_images.shape[1],
                      "n_classes": len(data.classes)}}
@@ -154,21 +159,24 @@ def train(
     device: str | torch.device = "cpu",
     snapshots: tuple[int, ...] = (),       # epochs after which the weights are kept, 0 for the untrained network
     progress: bool = True,                 # a bar on a terminal, a line for each epoch elsewhere
+    batch_norm: bool = True,               # see `build_model`
+    initialisation: str = "fan-out",       # likewise
 ) -> tuple[nn.Module, dict]:
     """Train a network, or continue, or load it where it is complete; returns it with the content of `weights.json`.
 
     Raises `ValueError` where `folder` holds another run or a damaged file, `FloatingPointError` where the loss diverges.
     """
     folder, device = Path(folder), torch.device(device)
-    identity = run_identity(architecture, width, data, recipe, seed)
+    identity = run_identity(architecture, width, data, recipe, seed, batch_norm, initialisation)
     if (folder/"weights.json").exists():
         _check_same(folder, read_json(folder/"weights.json"), identity)
         return load_network(folder, device)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    model = build_model(architecture, len(data.classes), data.train_images.shape[1], width, seed)
+    model = build_model(architecture, len(data.classes), data.train_images.shape[1], width, seed, batch_norm, initialisation)
     model = model.to(device, memory_format=torch.channels_last)
     parallel = DistributedDataParallel(model) if size > 1 else model
-    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay,
+                                nesterov=recipe.nesterov)
     batches = len(training_loader(data, recipe.batch_size//size, seed, 0, part=(rank, size)))
     scheduler = _scheduler(optimizer, recipe, batches)
     history, checkpoint = [], folder/"checkpoint.pt"
@@ -232,7 +240,8 @@ def load_network(
     checksum = info["weights_checksum"] if epoch is None else info.get("snapshots", {}).get(str(epoch))   # older runs noted none
     if checksum and file_checksum(path) != checksum:
         raise ValueError(f"{path} is damaged (its checksum differs); delete {folder} and train again")
-    model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"], info["seed"])
+    model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"], info["seed"],
+                        info.get("batch_norm", True), info.get("initialisation", "fan-out"))
     try: model.load_state_dict(load_file(path))
     except Exception as error: raise ValueError(f"{path} is damaged ({error}); delete {folder} and train again") from error
     return model.to(device).eval(), info
