@@ -38,6 +38,7 @@ class Recipe:
     weight_decay: float = 5e-4
     precision: str = "float32"         # "bfloat16": automatic mixed precision
     nesterov: bool = False             # Nesterov's momentum
+    label_smoothing: float = 0.0       # this share of each label is spread over all classes
 
 def paper_recipe(
     architecture: str,
@@ -97,7 +98,7 @@ def _train_epoch(model, optimizer, scheduler, loader, recipe, device, bar):
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             output = model(images)
-        loss = F.cross_entropy(output.float(), labels)
+        loss = F.cross_entropy(output.float(), labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
