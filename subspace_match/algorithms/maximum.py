@@ -9,6 +9,7 @@ __all__ = ['MANY', 'FEW', 'as_geometry', 'as_keep', 'as_match', 'resolved_eps', 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #d590353f
 import warnings
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -130,17 +131,21 @@ def maximum_match(
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #789153b5
 @dataclass(frozen=True, eq=False, repr=False)
 class Levels:
-    "For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none."
+    "For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none; NaN for a neuron that is left out."
     x: np.ndarray  # (n_x,) in [0, 1]
     y: np.ndarray  # (n_y,)
     tolerance: float  # distances within this of ε count as ε
 
+    counted = property(lambda self: (both := np.concatenate([self.x, self.y]))[~np.isnan(both)], doc="The levels of both sides, without neurons left out.")
+    area = property(lambda self: 1 - float(self.counted.mean()) if len(self.counted) else np.nan,
+                    doc="Area under the curve ε ↦ s_ε: one minus the mean level, in [0, 1]. It needs no choice of ε.")
+
     def similarity(self, eps):  # one ε or several, each in [0, 1)
-        "s_ε, the share of neurons in the maximum match: a float, or an array of the shape of `eps`."
-        levels = np.concatenate([self.x, self.y])
+        "s_ε, the share of neurons in the maximum match, of those that are not left out: a float, or an array of the shape of `eps`."
+        levels = self.counted
         levels = np.sort(np.where(levels < 1, levels, np.inf))
         for e in np.ravel(eps).tolist(): check_eps(e)
-        share = np.searchsorted(levels, np.asarray(eps) + self.tolerance, side="right") / len(levels)
+        share = np.searchsorted(levels, np.asarray(eps) + self.tolerance, side="right") / (len(levels) or np.nan)
         return float(share) if np.ndim(eps) == 0 else share
 
     def match(self, eps):  # in [0, 1)
@@ -155,32 +160,42 @@ class Levels:
             from matplotlib import pyplot as plt
             ax = plt.subplots(figsize=(5, 3), layout="constrained")[1]
             ax.set(xlabel="ε", ylabel="similarity $s_ε$", xlim=(0, 1), ylim=(0, 1.02))
-        levels = np.sort(np.concatenate([self.x, self.y]))
+        levels = np.sort(self.counted)
         edges = np.r_[0, levels[levels < 1], 1 - 1e-9]
         ax.step(edges, self.similarity(edges), where="post", **options)
         return ax
 
     def __eq__(self, other):
         if not isinstance(other, Levels): return NotImplemented
-        return np.array_equal(self.x, other.x) and np.array_equal(self.y, other.y) and self.tolerance == other.tolerance
+        same = all(np.array_equal(getattr(self, side), getattr(other, side), equal_nan=True) for side in "xy")
+        return same and self.tolerance == other.tolerance
 
     __hash__ = None
 
     def __repr__(self):
         curve = ", ".join(f"{e}: {self.similarity(e):.2f}" for e in (0.1, 0.2, 0.3, 0.4, 0.5))
-        return f"Levels(n_x={len(self.x)}, n_y={len(self.y)}, similarity {{{curve}}})"
+        return f"Levels(n_x={len(self.x)}, n_y={len(self.y)}, area {self.area:.2f}, similarity {{{curve}}})"
+
+    def _repr_png_(self):
+        "The curve, where a notebook shows pictures."
+        from matplotlib import pyplot as plt
+        picture, ax = BytesIO(), self.plot()
+        ax.set_title(repr(self).partition(", similarity")[0] + ")", fontsize=9)
+        ax.figure.savefig(picture, format="png", dpi=100)
+        plt.close(ax.figure)
+        return picture.getvalue()
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f6013dca
 def match_levels(
     x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
     y: Array | None = None,  # (n_y, d)
-    dead: str = "include",  # dead neurons have level 0 by Definition 1; "exclude" gives them level 1
+    dead: str = "include",  # dead neurons have level 0 by Definition 1; "exclude" gives them level 1, "leave out" none
 ) -> Levels:
     """The maximum match for every ε at once (Definition 3).
 
     x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
     order for both. Or a Geometry as `x`, and no `y`.
-    dead: "include" (level 0) or "exclude" (level 1) neurons that are zero on every input.
+    dead: "include" (level 0), "exclude" (level 1) or "leave out" (NaN, and in no share) neurons that are zero on every input.
     Returns Levels. Raises TypeError or ValueError that names the argument at fault.
     """
     geometry = as_geometry(x, y)
@@ -188,7 +203,8 @@ def match_levels(
     keep, _ = split_null(geometry, as_keep(geometry))
     peel_levels(Downdate(geometry, keep), level)
     level[level > 1 - geometry.tolerance] = 1.0
-    level[excluded(geometry, dead)] = 1.0
+    if dead == "leave out": level[geometry.dead] = torch.nan
+    else: level[excluded(geometry, dead)] = 1.0
     level = level.cpu().numpy()
     return Levels(level[: geometry.n_x], level[geometry.n_x :], geometry.tolerance)
 
