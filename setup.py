@@ -18,6 +18,7 @@ setup(
     url=settings["git_url"],
     license="Apache-2.0",
     python_requires=f">={settings['min_python']}",
+    package_data={settings["lib_path"]: ["py.typed"]},
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},

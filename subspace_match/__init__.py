@@ -1,5 +1,5 @@
 """Do two neural networks learn the same representation? Subspace match: theory, exact fast algorithms, experiments."""
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from . import _moved
 from .theory.match import Match, is_match, relative_distance

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HAND_WRITTEN = {"__init__.py", "_moved.py"}
+HAND_WRITTEN = {"__init__.py", "__main__.py", "_moved.py"}
 
 
 def files(root: Path) -> set[Path]:

@@ -1,0 +1,4 @@
+"""`python -m subspace_match`: the command `subspace-match`, where its own name is not on the path."""
+from .cli import app
+
+if __name__ == "__main__": app(prog_name="python -m subspace_match")
