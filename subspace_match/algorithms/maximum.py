@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 import torch
 
-from .geometry import GRAM_TOLERANCE, Downdate, Geometry
+from .geometry import GRAM_TOLERANCE, Downdate, Geometry, threads_for
 from ..theory.match import Array, Match, check_eps
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #b1d595eb
@@ -106,6 +106,7 @@ def excluded(geometry, dead):
     return geometry.dead & (dead == "exclude")
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #2b31797f
+@threads_for()
 def maximum_match(
     x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
     y: Array | None = None,  # (n_y, d)
@@ -186,6 +187,7 @@ class Levels:
         return picture.getvalue()
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f6013dca
+@threads_for()
 def match_levels(
     x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
     y: Array | None = None,  # (n_y, d)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .geometry import Downdate, Geometry
+from .geometry import Downdate, Geometry, threads_for
 from ..theory.match import Array, Match, check_neuron
 from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null
 
@@ -138,6 +138,7 @@ def prepare(x, y, eps, within, seed):
     return geometry, eps, keep, null, order[keep[order]]
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
+@threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_match(
     x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
@@ -164,6 +165,7 @@ def minimal_match(
     return as_match(geometry, match)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
+@threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_matches(
     x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
