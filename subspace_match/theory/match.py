@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Array', 'TOLERANCE', 'COARSE_TOLERANCE', 'check_vectors', 'check_activations', 'check_eps', 'check_neuron',
-           'tolerance_of', 'unit_rows', 'span_basis', 'relative_distance', 'Match', 'is_match']
+           'tolerance_of', 'unit_rows', 'span_basis', 'relative_distance', 'Match', 'is_match', 'running_example']
 
 # %% ../../nbs/theory/01_matches.ipynb #75d4e9be
 from dataclasses import dataclass
@@ -245,3 +245,17 @@ def is_match(
     match = Match(match.x, match.y, len(x), len(y))
     z_x, z_y = x[match.x.copy()], y[match.y.copy()]
     return bool((relative_distance(z_x, z_y) <= limit).all() and (relative_distance(z_y, z_x) <= limit).all())
+
+# %% ../../nbs/theory/01_matches.ipynb #c0ffee01
+def running_example() -> tuple[np.ndarray, np.ndarray, float]:
+    """`x` (4, 5), `y` (4, 5) and `eps`: the small instance that goes through the notebooks; integers, so that nothing rounds.
+
+    At ε = ½ the last neuron of each side matches nothing. The other 3 + 3 have twelve matches, six of them simple.
+
+    >>> x, y, eps = running_example()
+    >>> is_match(x, y, Match([0, 1], [0, 1]), eps), is_match(x, y, Match([3], [3]), eps)
+    (True, False)
+    """
+    x = [[1, 0, 0, 0, 0], [2, 1, 0, 0, 0], [2, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    y = [[2, 1, 0, 0, 0], [0, 1, 0, 0, 0], [2, 1, 0, 1, 0], [1, 0, 0, 1, 1]]
+    return np.array(x, float), np.array(y, float), 0.5
