@@ -9,6 +9,7 @@ from .algorithms.minimal import minimal_match, minimal_matches
 from .algorithms.simple import (
     TooManyMatches, all_minimal_matches, decompose, pair_matches, sample_simple_matches, simple_matches,
 )
+from .networks.layers import list_layers
 from .networks.comparison import Comparison, compare
 
 _moved.install()
@@ -23,6 +24,7 @@ __all__ = [
     "compare",
     "decompose",
     "is_match",
+    "list_layers",
     "match_levels",
     "maximum_match",
     "minimal_match",

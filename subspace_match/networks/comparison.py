@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .activations import JointGram, _are_loaders, joint_grams, progress_bar
+from .activations import JointGram, joint_grams, progress_bar
 from .files import atomic_path, tensor_checksum
 from ..algorithms.geometry import Geometry
 from ..theory.match import Match
@@ -329,7 +329,7 @@ def _load(path):
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
 def compare(
     networks: Sequence | Mapping[str, nn.Module],  # models, or stored activations (layer -> array); a dict gives them names
-    loader=None,                                   # yields batches of inputs; or one for each network: a list of DataLoaders, or a dict by network
+    loader=None,                                   # yields batches of inputs; or a dict {network: loader}
     layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
     pairs: str = "same",                           # "same": each layer with its counterpart; "all": every layer with every layer
     samples: str = "positions",                    # "positions", or "inputs": one sample per input, averaged over positions
@@ -348,7 +348,7 @@ def compare(
 
     networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored activations, inputs on the first axis.
     loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into the network, or a dict by keyword;
-                otherwise forward(model, batch). Or a loader for each network, which keep step: a list of DataLoaders, or a dict by network. None for stored ones.
+                otherwise forward(model, batch). Or a dict with a loader for each network, which keep step. None for stored ones.
     layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired in the order given. By default
                 all activation functions. pairs="same" compares each with its counterpart, "all" every layer with every layer.
     samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs": positions are averaged.
@@ -369,7 +369,7 @@ def compare(
     networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
     if isinstance(layers, Mapping): layers = _numbered(layers, names, "layers are chosen")
-    if _are_loaders(loader): loader = _numbered(loader, names, "there are loaders")
+    if isinstance(loader, Mapping): loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
     grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress)
     settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}
     comparison = Comparison(names, _layer_pairs(names, grams), grams, settings)
