@@ -11,7 +11,7 @@ from subspace_match import (Geometry, all_minimal_matches, compare, decompose, m
                             sample_simple_matches, simple_matches)
 from subspace_match.networks.comparison import Comparison
 from subspace_match.algorithms.geometry import accumulate_factor, accumulate_gram
-from subspace_match.networks.measures import other_measures
+from subspace_match.networks.measures import all_measures
 from subspace_match.algorithms.minimal import minimum_matches
 
 
@@ -58,7 +58,7 @@ def everything(x, y, device):
     gram, sums, d = accumulate_gram(torch.cat([x, y]).split(100, 1))
     yield [maximum_match(Geometry.from_gram(gram, len(x), d, affine, sums), eps=eps) for affine in (False, True)]
     factor = accumulate_factor(torch.cat([x, y]).split(100, 1))
-    yield [maximum_match(factor[: len(x)], factor[len(x):], eps), {name: round(value, 7) for name, value in other_measures(affine).items()}]
+    yield [maximum_match(factor[: len(x)], factor[len(x):], eps), {name: round(value, 7) for name, value in all_measures(x, y).items()}]
     yield [minimal_match(x, y, eps, ("x", 2), seed=1), sorted(minimal_matches(x, y, eps, seed=1).items())]
     yield [sample_simple_matches(x, y, eps, rounds=2), decompose(x, y, eps), all_minimal_matches(x[:4], y[:4], 0.6, ("x", 0)),
            simple_matches(x[:4], y[:4], 0.6)]
