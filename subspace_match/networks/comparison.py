@@ -107,6 +107,7 @@ class Comparison:
         self.networks, self.grams, self.settings = tuple(networks), grams, settings or {}
         self.gram_networks = tuple(gram_networks or networks)
         self.pairs = {pair.key: pair for pair in pairs}
+        self.models: dict[str, nn.Module] = {}   # those that `compare` was given
 
     @property
     def layers(self) -> list[str]:
@@ -200,6 +201,22 @@ class Comparison:
         geometry = self.geometry(layer, a, b)
         if rounds is None: return simple_matches(geometry, eps=eps, **options)
         return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
+
+    def stitch(
+        self,
+        layer: str,
+        a: int | str,                                        # the network that answers
+        b: int | str,                                        # the one whose layer it is given
+        loader,                                              # yields (inputs, labels) that the comparison did not see
+        networks: Mapping[str, nn.Module] | None = None,     # the networks by name; None: those that `compare` was given
+        **options,                                           # as `stitching.stitch` takes them
+    ) -> pd.DataFrame:
+        """Accuracy of a with b's layer stitched in by the least-squares affine map of this comparison, beside controls.
+
+        Columns, options and errors: see `stitching.stitch`.
+        """
+        from subspace_match.networks.stitching import stitch
+        return stitch(self, layer, a, b, loader, networks or self.models, **options)
 
     def between(self, *networks: int | str) -> "Comparison":
         "The part that concerns these networks only, by name or number, in the order they have here. Raises `KeyError` for unknown ones, `ValueError` for fewer than two."
@@ -373,6 +390,7 @@ def compare(
     grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress)
     settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}
     comparison = Comparison(names, _layer_pairs(names, grams), grams, settings)
+    comparison.models = {name: network for name, network in zip(names, networks) if isinstance(network, nn.Module)}
     _warn_few_samples(comparison.pairs.values())
     return comparison if lazy else comparison.compute(progress)
 
