@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DYNAMICS_EPS', 'MOST_LISTED', 'GREY', 'ResultFile', 'read_table', 'complete', 'thin_validation', 'data_settings',
            'epochs_of', 'checkpoint', 'dynamics_pairs', 'dynamics', 'match_rows', 'neurons_in', 'simple',
-           'exciting_images', 'receptive_field', 'contact_sheet', 'chosen_matches', 'visualize']
+           'mixed_loader', 'stitching', 'exciting_images', 'receptive_field', 'contact_sheet', 'chosen_matches',
+           'visualize']
 
 # %% ../../nbs/experiments/30_experiments.ipynb #1aff5752
 import itertools
@@ -27,6 +28,8 @@ from ..networks.data import ImageData, validation_loader
 from ..networks.files import atomic_path, is_first, provenance, read_json, say, write_json
 from ..theory.match import Match
 from ..algorithms.simple import pair_matches
+from ..networks.models import build_model
+from ..networks.stitching import calibrated
 from ..networks.training import open_networks, snapshots_of
 
 # %% ../../nbs/experiments/30_experiments.ipynb #190e8ba1
@@ -230,6 +233,54 @@ def _simple_piece(everything, layer, a, b, eps, rounds, seed):
     facts = {"layer": layer, "network_a": a, "network_b": b, "eps": eps, "d": pair.d, "n_x": pair.n_x, "n_y": pair.n_y,
              "dead_x": int(pair.dead_x.sum()), "dead_y": int(pair.dead_y.sum()), "maximum_x": len(maximum.x), "maximum_y": len(maximum.y)}
     return rows.assign(layer=layer, network_a=a, network_b=b, eps=eps), {**facts, "matches": len(rows)}
+
+# %% ../../nbs/experiments/30_experiments.ipynb #4ef87749
+def mixed_loader(
+    data: ImageData,
+    part: str,                             # "train" or "validation"
+    n: int,                                # so many images at most
+    seed: int = 0,                         # decides which, and their order
+    device: str | torch.device = "cpu",
+):
+    "Some images of a part in mixed order, with their labels, without augmentation, in batches of 250."
+    images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n].to(images.device)
+    return validation_loader(replace(data, validation_images=images[chosen], validation_labels=labels[chosen]), device=device)
+
+# %% ../../nbs/experiments/30_experiments.ipynb #81708d62
+def stitching(
+    networks: list[str | Path],            # as `open_network` takes them
+    data: ImageData,
+    path: Path,                            # the CSV; its JSON lies beside it
+    layers: list[str] = ("relu",),         # types of module, names, globs
+    fit_images: int = 5000,                # training images on which maps are fitted
+    images: int = 2000,                    # validation images on which accuracy is measured
+    seed: int = 0,                         # decides which images, and what is random in a stitch
+    device: str | torch.device = "cpu",
+) -> dict[str, str]:
+    "Stitches of all pairs of networks, both ways, in every layer, a piece for each; returns failures by name."
+    opened, about = open_networks(networks, device)
+    if len(opened) < 2: raise ValueError(f"a stitch is between two networks, and there is {len(opened)}")
+    settings = {**data_settings(data, 1), "layers": list(layers), "fit_images": fit_images, "images": images, "seed": seed}
+    result = ResultFile(path, settings, about)
+    finished = result.pieces()
+    missing = [pair for pair in itertools.permutations(opened, 2) if " | ".join(pair) not in finished]
+    if not missing: return {}
+    fit, test = (mixed_loader(data, part, n, seed, device) for part, n in (("train", fit_images), ("validation", images)))
+    needed = {name: network for name, network in opened.items() if any(name in pair for pair in missing)}
+    before = {f"{name} untrained": _before(about[name], fit, device) for name in needed if "seed" in about[name]}
+    everything = compare(needed | before, fit, list(layers), lazy=True)
+    def piece(a, b):
+        control = f"{b} untrained" if f"{b} untrained" in before else None
+        found = [everything.stitch(layer, a, b, test, untrained=control, seed=seed) for layer in everything.layers]
+        return pd.concat(found, ignore_index=True), {}
+    return complete(result, {" | ".join(pair): lambda pair=pair: piece(*pair) for pair in missing}, device)
+
+def _before(about, loader, device):
+    "A network before its training, batch norm calibrated."
+    data = about["data"]
+    network = build_model(about["architecture"], data["n_classes"], data["in_channels"], about["width"], about["seed"])
+    return calibrated(network.to(device), loader)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #ba3be870
 @torch.no_grad()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RIDGE', 'AffineMap', 'affine_map', 'changed', 'stitch', 'calibrated']
 
-# %% ../../nbs/networks/29b_stitching.ipynb #00000004
+# %% ../../nbs/networks/29b_stitching.ipynb #a2a894c0
 import contextlib
 import copy
 import itertools
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from subspace_match.networks.activations import (
+from subspace_match.networks.layers import (
     _bare, _first_tensor, _forward, _inputs_second, _modules, _place, _to, list_layers, neuron_matrix, recording,
 )
 
@@ -106,11 +106,11 @@ def changed(
     try: yield
     finally: handle.remove()
 
-# %% ../../nbs/networks/29b_stitching.ipynb #0000001b
+# %% ../../nbs/networks/29b_stitching.ipynb #b4407307
 def _as_output(matrix, output, axis):
     "(samples, neurons) in the shape of a layer's output whose axis `axis` counts neurons."
     moved = output.movedim(axis, -1)
-    return matrix.to(output.dtype).reshape(moved.shape).movedim(-1, axis)
+    return matrix.to(output.dtype).reshape(-1, *moved.shape[1:]).movedim(-1, axis)
 
 # %% ../../nbs/networks/29b_stitching.ipynb #0000001e
 def _partners(n, generator):
@@ -187,7 +187,18 @@ def _samples(output, axis):
     matrix = neuron_matrix(output, axis)
     return matrix.to(torch.promote_types(matrix.dtype, torch.float32)).reshape(len(output), -1, matrix.shape[-1])
 
-# %% ../../nbs/networks/29b_stitching.ipynb #00000023
+# %% ../../nbs/networks/29b_stitching.ipynb #b13dc567
+def _answers_given(model, batch, layer, axis, given, forward):
+    "What a network answers where its layer is replaced by each of `given`, (inputs, positions, neurons)."
+    def answer(activation):
+        with changed(model, layer, lambda output: _as_output(activation.flatten(0, 1), output, axis)):
+            return _answers(model, batch, forward)[0]
+    with contextlib.suppress(RuntimeError):
+        answers = answer(torch.cat(given))
+        if len(answers) == len(given)*len(given[0]): return answers.chunk(len(given))
+    return [answer(activation) for activation in given]
+
+# %% ../../nbs/networks/29b_stitching.ipynb #cc0dfd20
 def _count(models, layers, a, maps, loader, seed, neuron_axis, forward):
     "Right answers and answers that are a's own, by what a was given, and the number of inputs."
     right, same, classes, swapped = Counter(), Counter(), Counter(), 0
@@ -202,10 +213,8 @@ def _count(models, layers, a, maps, loader, seed, neuron_axis, forward):
         _check_batch(own, labels, {name: samples.shape[:2] for name, samples in z.items()})
         carried = {given: fitted(z[source]) for given, (source, _, fitted) in maps.items()}
         given = {"itself": z[a], **_given(z[a], carried, maps["b"][2].missing, partner, generator)}
-        for name, activation in given.items():
-            matrix = activation.flatten(0, 1)
-            with changed(models[a], layers[a], lambda output, matrix=matrix: _as_output(matrix, output, axes[a])):
-                answers = _answers(models[a], batch, forward)[0]
+        answered = _answers_given(models[a], batch, layers[a], axes[a], [*given.values()], forward)
+        for name, answers in zip(given, answered):
             right[name] += int((answers == labels).sum())
             same[name] += int((answers == own).sum())
         swapped += int((labels[partner] == labels).sum())
