@@ -1,0 +1,104 @@
+"""Affine matches against exhaustive search, and the search for minimal sets: complete, bounded in work and in memory."""
+import tracemalloc
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from subspace_match.algorithms.geometry import Geometry
+from subspace_match.algorithms.maximum import maximum_match
+from subspace_match.algorithms.simple import TooManyMatches, minimal_sets, pair_matches, simple_matches
+from subspace_match.theory.match import Match
+
+
+# Affine matches: the definition, with the constant vector in both spans
+
+def subsets(n):
+    return [s for size in range(n + 1) for s in combinations(range(n), size)]
+
+
+def passes(z, others, eps):
+    "Is each row of z within eps, relative to its length, of the span of the rows of `others` and the constant vector?"
+    span = np.vstack([*others, np.ones(z.shape[1])]).T
+    rest = z.T - span @ np.linalg.lstsq(span, z.T, rcond=1e-10)[0]
+    return bool((np.linalg.norm(rest, axis=0) <= (eps + 1e-9) * np.linalg.norm(z, axis=1)).all())
+
+
+def affine_matches(x, y, eps):
+    "Every affine match, by definition."
+    return [(X, Y) for X in subsets(len(x)) for Y in subsets(len(y))
+            if passes(x[list(X)], y[list(Y)], eps) and passes(y[list(Y)], x[list(X)], eps)]
+
+
+def simple_ones(matches):
+    "The non-empty matches that are not the union of smaller ones (Definition 4)."
+    sets = [frozenset([*(("x", i) for i in X), *(("y", j) for j in Y)]) for X, Y in matches]
+    return {s for s in sets if s != frozenset().union(*(other for other in sets if other < s)) and s}
+
+
+def affine_instance(seed):
+    "Neurons with means of any size, some nearly constant, the second side mixing the first."
+    rng = np.random.default_rng(seed)
+    n_x, n_y, d = rng.integers(1, 4), rng.integers(1, 4), 12
+    x = rng.normal(size=(n_x, d)) * rng.choice([0.05, 1.0], (n_x, 1)) + rng.choice([0.0, 1.0, 3.0], (n_x, 1))
+    y = (rng.normal(size=(n_y, n_x)) * rng.integers(0, 2, (n_y, n_x))) @ x + 0.3 * rng.normal(size=(n_y, d))
+    return x, y + rng.choice([0.0, 1.0, 3.0], (n_y, 1)), float(rng.choice([0.1, 0.3, 0.5, 0.7]))
+
+
+@pytest.mark.parametrize("first", range(0, 300, 100))
+def test_affine_matches_are_those_of_exhaustive_search(first):
+    pairs = threes = 0
+    for seed in range(first, first + 100):
+        x, y, eps = affine_instance(seed)
+        geometry, matches = Geometry.from_vectors(x, y, affine=True), affine_matches(x, y, eps)
+        largest = maximum_match(geometry, eps=eps)
+        assert set(largest.neurons()) == {("x", i) for X, _ in matches for i in X} | {("y", j) for _, Y in matches for j in Y}
+        simple = simple_ones(matches)
+        assert {frozenset(m.neurons()) for m in simple_matches(geometry, eps=eps)} == simple, seed
+        expected = {s for s in simple if sorted(side for side, _ in s) == ["x", "y"]}
+        assert {frozenset(m.neurons()) for m in pair_matches(geometry, eps=eps)} == expected, seed
+        pairs, threes = pairs + len(expected), threes + sum(len(s) == 3 for s in simple)
+    assert pairs > 20
+
+
+def test_an_affine_pair_must_pass_on_both_sides():
+    "Only one distance is within eps: x's centred part is small beside its mean, y has no mean at all."
+    rng = np.random.default_rng(0)
+    ones, u, w = np.linalg.qr(np.c_[np.ones(40), rng.normal(size=(40, 2))])[0].T
+    x, y = (0.4*u + 0.9*ones)[None], ((u + w)/2**0.5)[None]
+    assert passes(x, y, 0.3) and not passes(y, x, 0.3)
+    assert pair_matches(Geometry.from_vectors(x, y, affine=True), eps=0.3) == []
+
+
+# The search for minimal sets
+
+def among(sets):
+    return lambda removed: next((s for s in sets if s.isdisjoint(removed)), None)
+
+
+def test_long_chains_of_disjoint_sets_are_found():
+    "A thousand disjoint sets, as where a neuron has a thousand partners: no recursion that ends at Python's limit."
+    sets = [frozenset({i}) for i in range(1500)]
+    found, finished = minimal_sets(among(sets), limit=5000)
+    assert finished and set(found) == set(sets)
+
+
+def test_the_limit_counts_every_removal_and_bounds_memory():
+    rng, looked = np.random.default_rng(0), 0
+    sets = [frozenset(rng.choice(60, 6, replace=False).tolist()) for _ in range(400)]
+    def counted(removed):
+        nonlocal looked
+        looked += 1
+        return among(sets)(removed)
+    tracemalloc.start()
+    found, finished = minimal_sets(counted, limit=3000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not finished and looked <= 3000 and len(found) > 50
+    assert peak < 1e6                               # the sets found and one path, nothing else
+
+
+def test_what_was_found_before_the_limit_comes_with_the_error():
+    x = y = np.eye(6) + 0.4
+    with pytest.raises(TooManyMatches) as stopped: simple_matches(x, y, 0.7, limit=8)
+    assert stopped.value.found and all(isinstance(match, Match) for match in stopped.value.found)
