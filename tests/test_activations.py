@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from examples import SMALL, network
-from subspace_match import compare
+from subspace_match import Geometry, compare
 from subspace_match.networks import activations
 from subspace_match.networks.activations import joint_grams
 from subspace_match.networks.layers import neuron_matrix, record
@@ -165,3 +165,113 @@ def test_positions_are_drawn_from_what_the_loader_yields(images, options):
 def test_stored_activations_leave_the_graph_behind():
     x = torch.randn(50, 4, requires_grad=True)
     assert compare([{"a": x * 2}, {"a": x}]).geometry("a").gram.requires_grad is False
+
+
+def gathered(images, layer, networks):
+    "Activations (inputs, positions, neurons) of all networks side by side."
+    outputs = [record(model, images, [layer])[layer] for model in networks]
+    return torch.cat(
+        [neuron_matrix(output).reshape(len(images), -1, output.shape[1]) for output in outputs], 2
+    ).double()
+
+
+@pytest.mark.parametrize("batch", [16, 23, 1])
+@pytest.mark.parametrize("entries", [2**23, 500])
+def test_folds_are_of_whole_inputs_whatever_the_batches(images, batch, entries, monkeypatch):
+    monkeypatch.setattr(activations._take, "__defaults__", ((), None, None, entries))
+    networks = [network(0), network(1)]
+    for layer, joint in joint_grams(networks, images.split(batch), folds=3, progress=False).items():
+        z = gathered(images, layer, networks)
+        for fold in range(3):
+            part = z[fold::3].flatten(0, 1)
+            torch.testing.assert_close(joint.fold_grams[fold], part.T @ part, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(joint.fold_sums[fold], part.sum(0), rtol=1e-5, atol=1e-4)
+            assert joint.fold_samples[fold] == len(part)
+        assert joint.n_inputs == 70 and joint.n_samples == joint.samples([0, 1, 2]) == 70 * z.shape[1]
+        for centre, affine in ((False, False), (True, False), (False, True)):
+            rest = z[0::3], z[2::3]
+            part = torch.cat(rest).flatten(0, 1).T
+            if centre:
+                part = part - part.mean(1, keepdim=True)
+            n = joint.sizes[0]
+            found = joint.geometry(0, 1, folds=[0, 2], centre=centre, affine=affine)
+            expected = Geometry.from_vectors(part[:n], part[n:], affine=affine)
+            torch.testing.assert_close(found.gram, expected.gram, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": "inputs", "pairs": "all"}, {"batch": 1}, {"batch": 69}])
+def test_chance_is_the_gram_matrix_of_inputs_in_another_order(images, options):
+    "Inputs are told apart by one entry that only they have, so that S says who met whom; then it must be Σ z(a) z(b)ᵀ."
+    options = dict(options)
+    one_hot = torch.eye(70).reshape(70, 70, 1, 1) * torch.ones(4, 1) + 0.01 * torch.randn(70, 70, 4, 1)
+    networks, batches = [nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU())], one_hot.split(options.pop("batch", 16))
+    (joint,) = joint_grams(networks, list(batches), progress=False, **options).values()
+    met = joint.shifted[:70, 70:].argmax(1)
+    assert sorted(met.tolist()) == list(range(70)) and not (met == torch.arange(70)).any()
+    z = one_hot.relu().double().reshape(70, 70, 4).mT
+    z = z.mean(1, keepdim=True) if "samples" in options else z
+    x, y = z.flatten(0, 1).T, z[met].flatten(0, 1).T
+    for centre in (False, True):
+        if centre:
+            x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+        found = joint.chance_geometry(0, 1, centre=centre)
+        torch.testing.assert_close(found.gram, Geometry.from_vectors(x, y).gram, rtol=1e-5, atol=1e-5)
+        turned = joint.chance_geometry(1, 0, centre=centre).gram
+        torch.testing.assert_close(turned.roll((70, 70), (0, 1)), found.gram)
+
+
+def test_chance_with_padding_keeps_every_sample_once():
+    torch.manual_seed(0)
+    real, x = torch.arange(9) < torch.randint(1, 10, (41, 1)), torch.randn(41, 9, 4)
+    batches = [(x[k : k + 8], real[k : k + 8]) for k in range(0, 41, 8)]  # a last batch of one
+    networks = [nn.Sequential(nn.Tanh()), nn.Sequential(nn.Tanh())]
+    (joint,) = joint_grams(networks, batches, mask=lambda batch: batch[1], progress=False).values()
+    z = x.tanh()[real].double()
+    torch.testing.assert_close(joint.grams[0, :4, :4], z.T @ z)
+    lengths = real.sum(1)
+    for fold in range(5):
+        assert joint.fold_samples[fold] == lengths[fold::5].sum()
+    unlike = joint.shifted[:4, 4:] / z.norm(dim=0)[:, None] / z.norm(dim=0)
+    assert 0 < unlike.abs().max() < 0.4 and joint.grams[0, :4, 4:].equal(joint.grams[0, :4, :4])
+    joint.chance_geometry(0, 1), joint.geometry(0, 1, folds=[1, 4], centre=True)
+
+
+def test_what_there_is_no_chance_for(images):
+    networks = [network(0), network(1)]
+    with pytest.warns(UserWarning, match="chance is unknown in 6"):
+        alone = joint_grams(networks, [images[:1]], "6", progress=False)["6"]
+    assert alone.shifted is None
+    drawn = joint_grams(networks, [images], "2", positions=100, draws=2, progress=False)["2"]
+    plain = joint_grams(networks, [images], "2", folds=0, chance=False, progress=False)["2"]
+    assert plain.fold_grams is drawn.fold_grams is plain.fold_samples is drawn.shifted is plain.shifted is None
+    assert joint_grams([network(0)], [images], "2", progress=False)["2"].shifted is None
+    for joint in (plain, drawn, alone):
+        with pytest.raises(ValueError, match="chance=True collects them"):
+            joint.chance_geometry(0, 1)
+    with pytest.raises(ValueError, match="no folds"):
+        drawn.geometry(0, 1, folds=[0])
+    with pytest.raises(ValueError, match="0 to 4, each once"):
+        alone.geometry(0, 1, folds=[5])
+    with pytest.raises(ValueError, match="0 to 4, each once"):
+        alone.geometry(0, 1, folds=[])
+    with pytest.raises(ValueError, match="choose one"):
+        plain.geometry(0, 1, affine=True, centre=True)
+    with pytest.raises(ValueError, match="at least 2"):
+        joint_grams(networks, [images], folds=1)
+
+
+def test_kept_inputs_have_the_inner_products_of_their_activations(images):
+    networks = [network(0), network(1)]
+    for layer, joint in joint_grams(networks, images.split(16), inputs_kept=7, progress=False).items():
+        z = gathered(images, layer, networks)[::10]
+        for k, columns in enumerate(z.split(joint.sizes, 2)):
+            torch.testing.assert_close(
+                joint.kernels[k, layer], columns.flatten(1) @ columns.flatten(1).T, rtol=1e-5, atol=1e-5
+            )
+
+
+def test_constant_neurons_have_no_length_left_when_centred():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.full((50, 1), 3.7), 1e5 + 1e-2 * rng.normal(size=(50, 1)), rng.normal(size=(50, 2))], 1)
+    joint = joint_grams([{"a": x}, {"a": rng.normal(size=(50, 3))}], progress=False)["a"]
+    assert joint.geometry(0, 1, centre=True).dead_x == 2 and joint.geometry(0, 1).dead_x == 0
