@@ -65,7 +65,8 @@ def test_drawing_everything_is_using_everything(loader):
     every, drawn = (
         joint_grams([network(0), network(1)], loader, positions=positions)["2"] for positions in (None, 70 * 36)
     )
-    assert drawn.grams.equal(every.grams) and drawn.n_samples == every.n_samples
+    torch.testing.assert_close(drawn.grams, every.grams, rtol=1e-12, atol=1e-12)
+    assert drawn.n_samples == every.n_samples
 
 
 def _collect(rank, store, images, folder):
@@ -73,10 +74,19 @@ def _collect(rank, store, images, folder):
     torch.set_num_threads(1)
     for positions in (None, 100):
         grams = joint_grams(
-            [network(0), network(1)], DataLoader(TensorDataset(images), batch_size=16), positions=positions, draws=2
+            [network(0), network(1)],
+            DataLoader(TensorDataset(images), batch_size=16),
+            positions=positions,
+            draws=2,
+            inputs_kept=5,
         )
+        found = {
+            name: (joint.grams, joint.sums, joint.n_samples, joint.fold_grams, joint.fold_samples, joint.n_inputs)
+            for name, joint in grams.items()
+        }
+        chance = {name: joint.shifted for name, joint in grams.items()}
         torch.save(
-            {name: (joint.grams, joint.sums, joint.n_samples) for name, joint in grams.items()},
+            (found, chance, {name: list(joint.kernels.values()) for name, joint in grams.items()}),
             f"{folder}/{positions}-{rank}.pt",
         )
     dist.destroy_process_group()
@@ -87,14 +97,27 @@ def test_two_processes_together_equal_one(images, tmp_path):
     multiprocessing.spawn(_collect, (tmp_path / "store", images, tmp_path), nprocs=2)
     for positions in (None, 100):
         alone = joint_grams(
-            [network(0), network(1)], DataLoader(TensorDataset(images), batch_size=16), positions=positions, draws=2
+            [network(0), network(1)],
+            DataLoader(TensorDataset(images), batch_size=16),
+            positions=positions,
+            draws=2,
+            inputs_kept=5,
         )
         for rank in range(2):
-            together = torch.load(tmp_path / f"{positions}-{rank}.pt", weights_only=True)
+            together, chance, kernels = torch.load(tmp_path / f"{positions}-{rank}.pt", weights_only=True)
             for name, joint in alone.items():
                 torch.testing.assert_close(together[name][0], joint.grams, rtol=1e-9, atol=1e-9)
                 torch.testing.assert_close(together[name][1], joint.sums, rtol=1e-9, atol=1e-9)
-                assert together[name][2] == joint.n_samples
+                assert together[name][2] == joint.n_samples and together[name][5] == joint.n_inputs == 70
+                torch.testing.assert_close(kernels[name], list(joint.kernels.values()))
+                if positions:
+                    assert chance[name] is None
+                    continue
+                torch.testing.assert_close(together[name][3], joint.fold_grams, rtol=1e-9, atol=1e-9)
+                assert together[name][4].equal(joint.fold_samples)
+                n, other = joint.sizes[0], chance[name]  # other pairs of inputs, but of the same size in the mean
+                assert other.isfinite().all() and not other[n:].any() and not other.equal(joint.shifted)
+                torch.testing.assert_close(other[:n, n:].mean(), joint.shifted[:n, n:].mean(), rtol=0.1, atol=0.1)
 
 
 def test_padding_is_left_out():
