@@ -2,10 +2,11 @@
 PYTHON ?= python3
 # The hidden file stands for an environment that is up to date with settings.ini.
 READY  := .venv/.ready
+MATHJAX := .venv/mathjax/node_modules/mathjax/package.json
 BIN    := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup reproduce test lab sync-check notebooks-check pytest notebooks benchmark
+.PHONY: help setup reproduce test lab sync-check notebooks-check pytest notebooks docs benchmark
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -25,24 +26,33 @@ reproduce: $(READY)  ## the main job: train on the bundled digits, compare all p
 lab: $(READY)  ## open the notebooks in JupyterLab
 	jupyter lab nbs
 
-test: sync-check notebooks-check pytest  ## everything that continuous integration runs
+# the site needs npm, for MathJax; where there is none the tests of the site say that they are skipped
+test: sync-check notebooks-check $(if $(shell command -v npm),docs) pytest  ## everything that continuous integration runs
 
 sync-check: $(READY)  ## notebooks are clean and exported: running the tools changes nothing
 	@echo "== notebooks are clean and in step with the library =="
 	python tests/check_sync.py
 
-notebooks-check: $(READY)  ## execute every notebook
-	@echo "== notebooks run =="
-	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print
+notebooks-check: $(READY)  ## execute every notebook, and compare what it shows with what it stores
+	@echo "== notebooks run, and store what they show =="
+	python tests/check_notebooks.py
 
 pytest: $(READY)  ## the test suite
 	@echo "== tests =="
-	OMP_NUM_THREADS=1 python -m pytest -q tests
+	OMP_NUM_THREADS=1 python -m pytest -q -rs tests
 
 notebooks: $(READY)  ## execute notebooks again and store their outputs (NOTEBOOKS="nbs/theory/*.ipynb" for some)
-	jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $(or $(NOTEBOOKS),nbs/*.ipynb nbs/*/*.ipynb)
+	python tests/check_notebooks.py --store $(NOTEBOOKS)
 	nbdev_clean
 	nbdev_export
+
+docs: $(READY) $(MATHJAX)  ## build the site from the notebooks' stored outputs, into _docs/html
+	@echo "== the site =="
+	python docs/build.py
+
+$(MATHJAX): $(READY)
+	@command -v npm >/dev/null || { echo "npm is missing; it fetches MathJax, which the site brings along"; exit 1; }
+	npm install --silent --no-audit --no-fund --prefix .venv/mathjax mathjax@3.2.2
 
 benchmark: $(READY)  ## measure the fast algorithms against the literal ones, into results/speed
 	python -m subspace_match.experiments.benchmark

@@ -1,0 +1,174 @@
+"""Execute every notebook, once, and compare what it prints and draws with the outputs that it stores.
+
+    python tests/check_notebooks.py                              compare; a difference fails and names its cell
+    python tests/check_notebooks.py --store nbs/theory/*.ipynb   store the outputs instead
+
+*Text and tables* must have the same words; their numbers may differ by rounding (`RELATIVE`, `ABSOLUTE`), because
+processors add in different orders. *Figures* are compared as pictures, shrunk until the edges of letters and lines no
+longer count: the picture is what a reader sees, whatever drew it, and no cell has to give up its data for it.
+`distance` says how far two pictures are apart; a curve that moves by a hundredth of the height is noticed.
+
+A cell whose outputs differ from run to run for a good reason says so in its first line: `#| varies: timings`. Its words
+are compared, its numbers and pictures are not. So it is with all cells of the notebooks that train networks, where
+their outputs are from another kind of processor or another PyTorch: rounding decides there which network comes out
+(AVX2 and AVX-512 disagree in every digit after six epochs). Notebooks keep in their metadata where they were run.
+Cells with `#| eval: false` or a flag of `tst_flags` are not run.
+"""
+import argparse
+import base64
+import io
+import os
+import platform
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+RELATIVE, ABSOLUTE = 1e-3, 1e-9
+BLOCKS, FAR = (48, 64), 0.02                                     # a picture becomes 48 by 64 grey values in [0, 1]
+NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE)
+
+
+def directives(source: str) -> dict[str, str]:
+    "The `#| name: value` lines of a cell."
+    lines = (line[2:].strip() for line in source.splitlines() if line.startswith("#|"))
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def tst_flags() -> list[str]:
+    parser = ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT/"settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]["tst_flags"].split()
+
+
+def is_skipped(cell) -> bool:
+    marks = directives(cell.source)
+    return marks.get("eval") == "false" or any(flag in marks for flag in tst_flags())
+
+
+def shown(output) -> tuple[str, str]:
+    "What a reader sees of an output: its kind and its content."
+    if output.output_type == "stream": return output.name, "".join(output.text)
+    for kind in ("image/png", "text/html", "text/markdown", "text/latex", "text/plain"):
+        if kind in output.get("data", {}): return kind, re.sub(r"\bT_[0-9a-f]{5}", "T_", "".join(output.data[kind]))  # pandas' names
+    return output.output_type, str(output.get("data", output.get("evalue", "")))
+
+
+def blocks(png: str) -> np.ndarray:
+    "A picture as `BLOCKS` means of its grey values."
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        white = Image.new("RGBA", picture.size, "white")
+        white.alpha_composite(picture.convert("RGBA"))
+        return np.asarray(white.convert("L").resize(BLOCKS[::-1], Image.Resampling.BOX), dtype=float)/255
+
+
+def distance(a: str, b: str) -> float:
+    "How far two pictures are apart: the largest difference of two neighbouring blocks' mean, 0 for equal pictures."
+    difference = blocks(a) - blocks(b)
+    return float(np.abs(difference[:-1, :-1] + difference[1:, :-1] + difference[:-1, 1:] + difference[1:, 1:]).max()/4)
+
+
+def value(number: str) -> float: return float(number.replace("−", "-").replace(",", ""))
+
+
+def text_difference(stored: str, fresh: str, numbers: bool) -> str | None:
+    "The first difference of two texts, or None."
+    words, numerals = NUMBER.split(stored), NUMBER.findall(stored)
+    if [" ".join(part.split()) for part in words] != [" ".join(part.split()) for part in NUMBER.split(fresh)]:
+        return next((f"stores {a.strip()!r}, the run gives {b.strip()!r}" for a, b
+                     in zip(stored.splitlines() + [""], fresh.splitlines() + [""]) if a != b), "more or fewer lines")
+    for a, b in zip(numerals, NUMBER.findall(fresh)):
+        if numbers and not np.isclose(value(a), value(b), rtol=RELATIVE, atol=ABSOLUTE):
+            return f"stores the number {a}, the run gives {b}"
+    return None
+
+
+def difference(stored: list, fresh: list, varies: bool = False) -> str | None:
+    "What differs between a cell's stored outputs and those of a run, or None."
+    if len(stored) != len(fresh): return f"stores {len(stored)} outputs, the run gives {len(fresh)}"
+    for (kind, old), (new_kind, new) in zip(map(shown, stored), map(shown, fresh)):
+        if kind != new_kind: return f"stores {kind}, the run gives {new_kind}: {new[:200]!r}"
+        if kind != "image/png":
+            if found := text_difference(old, new, numbers=not varies): return f"{found} ({kind})"
+        elif not varies and (far := distance(old, new)) > FAR:
+            return f"the stored picture differs from the run's by {far:.3f}; {FAR} is allowed"
+    return None
+
+
+@cache
+def processor() -> str:
+    "What decides how a training rounds: the kind of processor and the version of PyTorch."
+    import torch
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model\s*:\s*(\d+)", info.read_text() if info.exists() else "", re.MULTILINE)
+    release = ".".join(torch.__version__.split(".")[:2])
+    return f"{platform.machine()} {model[1] if model else ''} {torch.backends.cpu.get_cpu_capability()}, torch {release}"
+
+
+def is_from_here(nb) -> bool:
+    "Are this notebook's numbers to be had on this processor? Where nothing says `train` they are to be had everywhere."
+    trains = any("train" in cell.source for cell in nb.cells if cell.cell_type == "code")
+    return not trains or nb.metadata.get("processor") == processor()
+
+
+def execute(path: Path):
+    "The notebook as stored, its outputs from a run of now, and the error that stopped it, if one did."
+    stored = nbformat.read(path, as_version=4)
+    fresh = nbformat.from_dict(stored)
+    for cell in fresh.cells:
+        if cell.cell_type == "code" and is_skipped(cell): cell.cell_type = "raw"
+    client = NotebookClient(fresh, timeout=None, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
+                            resources={"metadata": {"path": str(path.parent)}})
+    try: client.execute()
+    except CellExecutionError as error: return stored, fresh, str(error)
+    return stored, fresh, None
+
+
+def check(path: Path, store: bool = False) -> list[str]:
+    "Execute a notebook and report what is wrong with it: an error, or outputs that are not those of the run."
+    start, name = time.perf_counter(), os.path.relpath(path, ROOT)
+    stored, fresh, error = execute(path)
+    if error: return [f"{name}: {error}"]
+    found, here = [], is_from_here(stored)
+    for old, new in zip(stored.cells, fresh.cells):
+        if new.cell_type != "code": continue
+        what = None if store else difference(old.outputs, new.outputs, not here or "varies" in directives(old.source))
+        if what: found.append(f"{name}, cell {old.id}: {what}\n    {old.source.strip().splitlines()[-1]}")
+        old.outputs, old.execution_count = new.outputs, new.execution_count
+    if store:
+        stored.metadata["processor"] = processor()
+        nbformat.write(stored, path)
+    note = "" if here or store else f"  (from {stored.metadata.get('processor', 'an unknown processor')}: only words are compared)"
+    print(f"{time.perf_counter() - start:5.0f} s  {name}{note}", flush=True)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("--store", action="store_true", help="store the outputs of this run instead of comparing them")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # the experiments take longest: they come first, so that the workers end together
+    notebooks = arguments.notebooks or sorted((ROOT/"nbs").rglob("[0-9i]*.ipynb"), key=lambda path: path.name, reverse=True)
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        found = [line for lines in pool.map(lambda path: check(path, arguments.store), notebooks) for line in lines]
+    for line in found: print(line, file=sys.stderr)
+    if found: print("\nwhere the run is right, store its outputs: make notebooks NOTEBOOKS=\"nbs/…\"", file=sys.stderr)
+    print(f"{len(notebooks)} notebooks ran" + ("" if found else ", and store what they show"))
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
