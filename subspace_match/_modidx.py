@@ -2,7 +2,7 @@
 
 d = { 'settings': { 'branch': 'main',
                 'doc_baseurl': '/subspace_match',
-                'doc_host': 'https://subspace-match.example.org',
+                'doc_host': 'https://subspace-match.github.io',
                 'git_url': 'https://github.com/subspace-match/subspace_match',
                 'lib_path': 'subspace_match'},
   'syms': { 'subspace_match.algorithms.geometry': { 'subspace_match.algorithms.geometry.Downdate': ( 'algorithms/geometry.html#downdate',
