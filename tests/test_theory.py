@@ -1,8 +1,12 @@
 """The theory as properties: Definition 1, section 3 and Algorithms 1 to 3 on instances that hypothesis looks for."""
 
+import doctest
+import importlib
+import json
 import math
+import re
 from fractions import Fraction
-from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,19 +17,17 @@ from strategies import eps_values, independent_instances, instances, instances_w
 
 from subspace_match.theory import counterexamples
 from subspace_match.theory import reference
-from subspace_match.theory.match import Match, check_activations, is_match, relative_distance
+from subspace_match.theory.inputs import check_activations
+from subspace_match.theory.match import Match, is_match, relative_distance
+from subspace_match.theory.reference import union
 
 few = settings(max_examples=60, deadline=None)
 index_sets = st.sets(st.integers(0, 5))
-pairs = st.builds(Match, index_sets, index_sets)
-
-
-def union(matches):
-    return reduce(Match.__or__, matches, Match())
+index_pairs = st.builds(Match, index_sets, index_sets)
 
 
 @few
-@given(pairs, pairs)
+@given(index_pairs, index_pairs)
 def test_match_is_a_set_of_neurons(a, b):
     set_a, set_b = set(a.neurons()), set(b.neurons())
     assert set((a | b).neurons()) == set_a | set_b and set((a & b).neurons()) == set_a & set_b
@@ -167,3 +169,39 @@ def test_unusable_activations_are_named(bad, error, words):
 def test_large_searches_are_refused():
     with pytest.raises(ValueError, match=r"2\^22"): reference.all_matches(np.eye(11), np.eye(11), Fraction(0))
     with pytest.raises(ValueError, match="at most 14"): counterexamples.independence_angle(np.eye(15))
+
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+KINDS = "Definition|Lemma|Theorem|Claim|Proposition|Remark|Algorithm|Corollary"
+
+
+def notebook_cells(path): return {cell["id"]: cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]}
+
+
+def test_the_table_of_statements_is_complete_and_every_link_leads_somewhere():
+    table = [cell for cell in notebook_cells(NBS / "theory/05_statements.ipynb").values() if cell.get("outputs")][-1]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", "".join(table["outputs"][0]["data"]["text/html"]), re.DOTALL)
+    listed = {}
+    for row in rows:
+        (path, cell, label), *checks = re.findall(r'<a href="([^"#]+)#cell-id=([^"]+)">(.*?)</a>', row)
+        source = "".join(notebook_cells(NBS / "theory" / path)[cell]["source"])
+        assert f"**{label}.**" in source
+        listed[label] = path
+        assert checks, f"{label} has no check"
+        for path, cell, kind in checks:
+            source = "".join(notebook_cells(NBS / "theory" / path)[cell]["source"])
+            assert f"# {label.partition(' (')[0]} · {kind}" in source.splitlines() and "assert" in source
+    stated = {label for path in NBS.glob("theory/*.ipynb")
+              for cell in notebook_cells(path).values() if cell["cell_type"] == "markdown"
+              for label in re.findall(rf"^\*\*((?:{KINDS})\b.*?)\.\*\*", "".join(cell["source"]), re.M)}
+    assert stated == set(listed) and len(listed) == len(rows) > 40
+
+
+@pytest.mark.parametrize("name", ["inputs", "match", "reference", "counterexamples"])
+def test_examples_in_docstrings(name):
+    module = importlib.import_module(f"subspace_match.theory.{name}")
+    result = doctest.testmod(module)
+    assert result.failed == 0 and result.attempted > 3
+    for public in module.__all__:
+        if callable(thing := getattr(module, public)) and public != "Array":
+            assert ">>>" in thing.__doc__ or public == "draw_lattice", f"{public} has no example"

@@ -9,35 +9,48 @@ __all__ = ['MOST_VECTORS', 'difference_instance', 'sum_instance', 'lifted_instan
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #9fcad39f
 import math
-from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 
-from subspace_match.theory.match import (
-    TOLERANCE, Match, check_activations, check_eps, check_vectors, relative_distance, span_basis, unit_rows,
-)
+from .inputs import check_activations, check_eps, check_vectors
+from .match import TOLERANCE, Match, relative_distance, span_basis, unit_rows
 from .reference import squared_residuals
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #93234341
 def difference_instance(
-    t=1.0,  # second coordinate of the second y
-):
-    "x (2, 2), y (2, 2) whose only non-empty matches, for small ε, are the first pair and everything (Appendix C)."
+    t: float = 1.0,  # second coordinate of the second y
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (2, 2), y (2, 2) whose only non-empty matches, for small ε, are the first pair and everything (Appendix C).
+
+    >>> x, y = difference_instance()
+    >>> y.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
     return np.eye(2), np.array([[1.0, 0.0], [1.0, t]])
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #326838fe
 def sum_instance(
-    n=2,  # dimension
-):
-    "x (n, n) the unit vectors, y (n + 1, n) the unit vectors and their sum (Appendix C, where n = 2)."
+    n: int = 2,  # dimension
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, n) the unit vectors, y (n + 1, n) the unit vectors and their sum (Appendix C, where n = 2).
+
+    >>> sum_instance()[1].tolist()
+    [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    """
     return np.eye(n), np.concatenate([np.eye(n), np.ones((1, n))])
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #1c60a32c
 def lifted_instance(
-    t=0.25,  # the lift, in (0, 0.75)
-):
-    "x (2, 3), y (3, 3), eps: simple matches that no x finds (Remark 3, with an instance of our own)."
+    t: float = 0.25,  # the lift, in (0, 0.75)
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """x (2, 3), y (3, 3), eps: a simple match that no x finds (Proposition 3.5).
+
+    >>> lifted_instance(0.5)[1:]
+    (array([[1. , 0. , 0. ],
+           [0. , 1. , 0. ],
+           [1. , 1. , 0.5]]), 0.4)
+    """
     return np.eye(2, 3), np.array([[1, 0, 0], [0, 1, 0], [1, 1, t]], float), 0.8 * t
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #34d500a1
@@ -50,9 +63,15 @@ def _check_few(name, n):
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #108f3078
 def independence_angle(
-    z,  # (n, d) NumPy
-):
-    "The largest θ in [0, π/2] for which `z` is θ-strongly linearly independent; 0 for none. ValueError above `MOST_VECTORS`."
+    z: np.ndarray,  # (n, d)
+) -> float:
+    """The largest θ in [0, π/2] for which `z` is θ-strongly linearly independent (Definition 3.6); 0 for none.
+
+    Raises ValueError above `MOST_VECTORS` vectors.
+
+    >>> round(math.degrees(independence_angle(np.array([[1.0, 0], [1, 1]]))), 6)
+    45.0
+    """
     z = unit_rows(check_vectors("z", np.asarray(z)))
     _check_few("z", len(z))
     if len(span_basis(z)) < len(z): return 0.0
@@ -65,44 +84,64 @@ def independence_angle(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #19c66f3e
 def stability_limit(
-    x,  # (n_x, d) NumPy
-    y,  # (n_y, d)
-    eps,  # in [0, 1)
-):
-    "The λ* such that the instance is (ε, λ)-stable exactly for λ < λ*; infinite for ε = 0. ValueError above `MOST_VECTORS`."
+    x: np.ndarray,  # (n_x, d)
+    y: np.ndarray,  # (n_y, d)
+    eps: float,  # in [0, 1)
+) -> float:
+    """The λ* such that the instance is (ε, λ)-stable exactly for λ < λ* (Definition 3.7); infinite for ε = 0.
+
+    Raises ValueError above `MOST_VECTORS` vectors, and all that `check_activations` and `check_eps` raise.
+
+    >>> round(stability_limit(np.array([[1.0, 0]]), np.array([[4.0, 3.0]]), 0.5), 6)
+    1.2
+    """
     x, y = map(unit_rows, check_activations(np.asarray(x), np.asarray(y)))
     eps = check_eps(eps)
     _check_few("x", len(x)), _check_few("y", len(y))
     distances = np.concatenate([squared_residuals(z, w, TOLERANCE**2).ravel() ** 0.5 for z, w in ((x, y), (y, x))])
     above = distances[distances > eps + TOLERANCE]
-    return above.min() / eps if eps and len(above) else math.inf
+    return float(above.min()) / eps if eps and len(above) else math.inf
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #e861c5bc
 def stability_needed(
-    theta,  # in (0, π/2]
-):
-    "The factor 2 / sin θ + 1 that Lemma 16 asks of stability. ValueError when θ is out of range."
+    theta: float,  # in (0, π/2]
+) -> float:
+    """The factor 2 / sin θ + 1 that Lemma 16 asks of stability. Raises ValueError when θ is out of range.
+
+    >>> stability_needed(math.pi / 2)
+    3.0
+    """
     if not 0 < theta <= math.pi / 2: raise ValueError(f"theta must lie in (0, pi/2], got {theta}")
     return 2 / math.sin(theta) + 1
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #09f0551d
 def satisfies_theorem_14(
-    x,  # (n_x, d) NumPy
-    y,  # (n_y, d)
-    eps,  # in [0, 1)
-):
-    "Are both sides θ-strongly independent, for some θ > 0, and the instance (ε, 2 / sin θ + 1)-stable?"
+    x: np.ndarray,  # (n_x, d)
+    y: np.ndarray,  # (n_y, d)
+    eps: float,  # in [0, 1)
+) -> bool:
+    """Are both sides θ-strongly independent, for some θ > 0, and the instance (ε, 2 / sin θ + 1)-stable?
+
+    Raises ValueError above `MOST_VECTORS` vectors.
+
+    >>> satisfies_theorem_14(np.eye(2), np.eye(2), 0.1), satisfies_theorem_14(np.eye(2), np.ones((1, 2)), 0.5)
+    (True, False)
+    """
     theta = min(independence_angle(x), independence_angle(y))
-    return theta > 0 and stability_limit(x, y, eps) > stability_needed(theta)
+    return bool(theta > 0 and stability_limit(x, y, eps) > stability_needed(theta))
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #93a3eb03
 def blocks_instance(
-    seed,  # for numpy.random.default_rng
-    n=4,  # neurons on each side
-    d=12,  # dimension
-    noise=1e-3,  # relative size of what does not match
-):
-    "x (n, d) and y (n, d): y mixes random disjoint groups of near-orthogonal x orthogonally, and adds noise."
+    seed: int,  # for numpy.random.default_rng
+    n: int = 4,  # neurons on each side
+    d: int = 12,  # dimension
+    noise: float = 1e-3,  # relative size of what does not match
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, d) and y (n, d): y mixes random disjoint groups of near-orthogonal x orthogonally, and adds noise.
+
+    >>> [z.shape for z in blocks_instance(0)]
+    [(4, 12), (4, 12)]
+    """
     rng = np.random.default_rng(seed)
     x = unit_rows(np.eye(n, d) + 0.1 * rng.normal(size=(n, d)))
     label = rng.integers(0, n, n)
@@ -113,12 +152,18 @@ def blocks_instance(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #9650c6fe
 def hyperplane_instance(
-    n,  # hyperplanes
-    a=2,  # free coordinates of a neuron
-    b=3,  # coordinates that a simple match fills, b > a >= 2, n >= b
-    seed=0,  # for numpy.random.default_rng
-):
-    "x, y (C(n, a), n + C(b, a) - b), integer coordinates, with at least C(n, b) simple exact matches (Lemma 17)."
+    n: int,  # hyperplanes
+    a: int = 2,  # free coordinates of a neuron
+    b: int = 3,  # coordinates that a simple match fills, b > a >= 2, n >= b
+    seed: int = 0,  # for numpy.random.default_rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """x, y (C(n, a), n + C(b, a) - b), integer coordinates, with at least C(n, b) simple exact matches (Lemma 17).
+
+    Raises ValueError unless 2 <= a < b <= n.
+
+    >>> [z.shape for z in hyperplane_instance(4)]
+    [(6, 4), (6, 4)]
+    """
     if not 2 <= a < b <= n: raise ValueError(f"Lemma 17 needs 2 <= a < b <= n, got a={a}, b={b}, n={n}")
     rng, supports = np.random.default_rng(seed), list(combinations(range(n), a))
     z = rng.integers(1, 100, (2, len(supports), n + math.comb(b, a) - b)).astype(float)
@@ -127,20 +172,28 @@ def hyperplane_instance(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #22479f32
 def hyperplane_matches(
-    n,  # hyperplanes
-    a=2,  # free coordinates of a neuron
-    b=3,  # coordinates that a simple match fills
-):
-    "The C(n, b) simple matches that Lemma 17 guarantees in `hyperplane_instance(n, a, b)`."
+    n: int,  # hyperplanes
+    a: int = 2,  # free coordinates of a neuron
+    b: int = 3,  # coordinates that a simple match fills
+) -> list[Match]:
+    """The C(n, b) simple matches that Lemma 17 guarantees in `hyperplane_instance(n, a, b)`.
+
+    >>> hyperplane_matches(4)[0]
+    Match([0, 1, 3], [0, 1, 3], n_x=6, n_y=6)
+    """
     supports = list(combinations(range(n), a))
     inside = [[i for i, s in enumerate(supports) if set(s) <= set(c)] for c in combinations(range(n), b)]
     return [Match(i, i, len(supports), len(supports)) for i in inside]
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #2c4d5d66
 def skew_hadamard(
-    n,  # a power of two
-):
-    "H (n, n) of ±1 with H Hᵀ = n I, unit diagonal and H + Hᵀ = 2 I. Raises ValueError when n is no power of two."
+    n: int,  # a power of two
+) -> np.ndarray:
+    """H (n, n) of ±1 with H Hᵀ = n I, unit diagonal and H + Hᵀ = 2 I. Raises ValueError when n is no power of two.
+
+    >>> skew_hadamard(2).tolist()
+    [[1.0, 1.0], [-1.0, 1.0]]
+    """
     if n < 1 or n & (n - 1): raise ValueError(f"n must be a power of two, got {n}")
     h = np.ones((1, 1))
     while len(h) < n: h = np.block([[h, h], [-h.T, h.T]])
@@ -148,11 +201,17 @@ def skew_hadamard(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #26eab845
 def orthogonal_instance(
-    n,  # neurons on each side, a power of two
-    m,  # size of the simple matches on each side, 1 <= m <= n
-    eps=0.5,  # in (0, 1)
-):
-    "x, y (n, 2n), each orthogonal, whose matches at `eps` are (S, S) with |S| >= m and the empty one (Lemma 18)."
+    n: int,  # neurons on each side, a power of two
+    m: int,  # size of the simple matches on each side, 1 <= m <= n
+    eps: float = 0.5,  # in (0, 1)
+) -> tuple[np.ndarray, np.ndarray]:
+    """x, y (n, 2n), each orthogonal, whose matches at `eps` are (S, S) with |S| >= m and the empty one (Lemma 18).
+
+    Raises ValueError when n is no power of two, m not in 1..n, or eps not in (0, 1).
+
+    >>> [z.shape for z in orthogonal_instance(4, 2)]
+    [(4, 8), (4, 8)]
+    """
     if not 1 <= m <= n: raise ValueError(f"m must lie in 1..{n}, got {m}")
     if not 0 < check_eps(eps): raise ValueError("Lemma 18 needs eps > 0; exact matches of independent vectors are few")
     ratio = eps**2 / (1 - eps**2)
