@@ -1,4 +1,4 @@
 """`python -m subspace_match`: the command `subspace-match`, where its own name is not on the path."""
-from .cli import app
+from .cli import main
 
-if __name__ == "__main__": app(prog_name="python -m subspace_match")
+if __name__ == "__main__": main(prog_name="python -m subspace_match")

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['GRID', 'app', 'Data', 'DataFolder', 'ImageSize', 'Title', 'Root', 'Arch', 'Width', 'Seeds', 'Runs', 'Device',
-           'Epochs', 'LearningRate', 'Paper', 'Snapshots', 'Networks', 'RunFolders', 'Layers', 'Positions', 'Draws',
-           'Affine', 'Every', 'OutFolder', 'OutFile', 'run_name', 'parse_seeds', 'parse_epochs', 'chosen_networks',
-           'compare_pairs', 'write_results', 'check_results', 'draw_figures', 'draw_sizes', 'draw', 'report',
-           'positive', 'place', 'csv_file', 'device_here', 'command', 'chosen_recipe', 'train_networks',
-           'train_command', 'compare_command', 'simple_command', 'dynamics_command', 'visualize_command',
-           'stitch_command', 'figures_command', 'reproduce']
+           'Epochs', 'LearningRate', 'Paper', 'Snapshots', 'DataOnDevice', 'AnyKernels', 'Networks', 'RunFolders',
+           'Layers', 'Positions', 'Draws', 'Affine', 'Every', 'OutFolder', 'OutFile', 'run_name', 'parse_seeds',
+           'parse_epochs', 'chosen_networks', 'compare_pairs', 'write_results', 'check_results', 'draw_figures',
+           'draw_pieces', 'draw', 'report', 'positive', 'eps_values', 'one_eps', 'some_path', 'place', 'csv_file',
+           'device_here', 'command', 'chosen_recipe', 'train_networks', 'train_command', 'compare_command',
+           'simple_command', 'dynamics_command', 'visualize_command', 'stitch_command', 'figures_command', 'reproduce',
+           'main']
 
 # %% ../nbs/networks/28_command_line.ipynb #a269b7d6
 import functools
@@ -19,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -29,7 +31,7 @@ import typer
 
 from . import __version__
 from .networks.comparison import EPS, Comparison, compare
-from .networks.files import atomic_path, is_first, provenance, read_json, say, write_json
+from .networks.files import atomic_path, is_first, provenance, read_json, say, write_csv, write_json
 
 # %% ../nbs/networks/28_command_line.ipynb #2dc7d284
 def run_name(
@@ -39,7 +41,8 @@ def run_name(
     data_folder: Path | None = None,   # of an image tree
 ) -> str:
     "The folder's name for networks of one kind on one data set."
-    return f"{data_folder.name if data_folder else data.name}-{architecture}" + ("" if width == 1 else f"-width{width:g}")
+    narrow = "" if width == 1 else f"-width{width:g}"
+    return f"{data_folder.name if data_folder else data.name}-{architecture}{narrow}"
 
 # %% ../nbs/networks/28_command_line.ipynb #dd8aaa32
 def parse_seeds(
@@ -92,7 +95,8 @@ def compare_pairs(
 ) -> tuple[Comparison | None, dict[str, str]]:
     "All pairs, those that are missing computed in one pass; returns the comparison and the failures, by pair."
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
-    files = {(a, b): cache/f"{_key(about[a], about[b], data.checksum, choices)}.safetensors" for a, b in itertools.combinations(networks, 2)}
+    files = {(a, b): cache/f"{_key(about[a], about[b], data.checksum, choices)}.safetensors"
+             for a, b in itertools.combinations(networks, 2)}
     missing = [pair for pair, file in files.items() if not file.exists()]
     say(f"{len(files) - len(missing)} of {len(files)} pairs are already compared")
     failures = {}
@@ -125,11 +129,13 @@ def write_results(
 ):
     "`similarity.csv`, `levels.csv.gz` and `provenance.json`, each written atomically."
     table = comparison.similarity(sorted({*GRID, *EPS}))
-    with atomic_path(folder/"similarity.csv") as part: table.to_csv(part, index=False, float_format="%.6g")
+    write_csv(folder/"similarity.csv", table)
     levels = comparison.neuron_levels().to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    with atomic_path(folder/"levels.csv.gz") as part: part.write_bytes(gzip.compress(levels.encode(), mtime=0))   # the same levels, the same bytes
+    # the same levels, the same bytes
+    with atomic_path(folder/"levels.csv.gz") as part: part.write_bytes(gzip.compress(levels.encode(), mtime=0))
     write_json(folder/"provenance.json", {
-        "data": {"name": data.name, "title": data.title, "checksum": data.checksum, "compared_on": f"{len(data.validation_images)} validation images"},
+        "data": {"name": data.name, "title": data.title, "checksum": data.checksum,
+                 "compared_on": f"{len(data.validation_images)} validation images"},
         "networks": list(about.values()), "settings": comparison.settings | {"layers": layers}, **provenance(device)})
 
 # %% ../nbs/networks/28_command_line.ipynb #f4bbb644
@@ -146,11 +152,15 @@ def check_results(
     if not (folder/"provenance.json").exists(): return
     found = read_json(folder/"provenance.json")
     if "settings" not in found: raise ValueError(f"{folder} holds other results; choose another --out")
-    asked = {"data": _data(data.title, data.checksum), "layers": layers, "positions": positions, "draws": draws if positions else 1, "affine": affine}
+    asked = {"data": _data(data.title, data.checksum), "layers": layers, "positions": positions,
+             "draws": draws if positions else 1, "affine": affine}
     there = {**found["settings"], "data": _data(found["data"]["title"], found["data"]["checksum"])}
-    different = [f"{key}: {there.get(key)} there, {value} asked" for key, value in asked.items() if there.get(key) != value]
+    different = [f"{key}: {there.get(key)} there, {value} asked"
+                 for key, value in asked.items() if there.get(key) != value]
     different += [_difference(known, networks.get(known["name"])) for known in found["networks"]]
-    if any(different): raise ValueError(f"{folder} holds other results ({'; '.join(filter(None, different))}); choose another --out or delete it")
+    if any(different):
+        raise ValueError(f"{folder} holds other results ({'; '.join(filter(None, different))}); choose another --out "
+                         "or delete it")
 
 # %% ../nbs/networks/28_command_line.ipynb #36894965
 def _data(title, checksum):
@@ -158,15 +168,25 @@ def _data(title, checksum):
     return f"{title} ({checksum[:8]})"
 
 def _difference(there, asked):
-    "What differs between a network of earlier results and the one of the same name; nothing where they are the same, as far as is known."
+    "What differs between a network of earlier results and the one of the same name, as far as both are known."
     if asked is None: return f"{there['name']} is there, not asked"
-    different = [key.replace("_", " ") for key in there if key in asked and there[key] != asked[key]]
-    return f"{there['name']}: other {', '.join(different)}" if different else ""
+    different = [_changed(key, there[key], asked[key]) for key in there if key in asked and there[key] != asked[key]]
+    return f"{there['name']}: {', '.join(different)}" if different else ""
+
+def _changed(key, there, asked):
+    "A value that differs, in words; of a dict the entries that differ."
+    if isinstance(there, dict) and isinstance(asked, dict):
+        inside = {name: (there.get(name), asked.get(name)) for name in {**there, **asked}}
+        return ", ".join(_changed(f"{key} {name}", *values)
+                         for name, values in inside.items() if values[0] != values[1])
+    if "checksum" in key: there, asked = (str(value)[:8] for value in (there, asked))
+    return f"{key.replace('_', ' ')} {there} there, {asked} asked"
 
 # %% ../nbs/networks/28_command_line.ipynb #6fecbcca
 def _title(networks, data, positions=None):
     "What a figure shows."
-    kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "") for network in networks]
+    kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "")
+             for network in networks]
     return f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
 
 def _keep(ax, file):
@@ -182,52 +202,77 @@ def draw_figures(
 ) -> list[Path]:
     "Draw similarities; returns the files. Raises `FileNotFoundError`, `ValueError` where there are no results."
     from subspace_match.networks import figures
-    if not (folder/"provenance.json").exists(): raise FileNotFoundError(f"{folder} holds no results (provenance.json is missing)")
+    if not (folder/"provenance.json").exists():
+        raise FileNotFoundError(f"{folder} holds no results (provenance.json is missing)")
     origin = read_json(folder/"provenance.json")
     if "settings" not in origin: raise ValueError(f"{folder} holds no results of `compare`")
     table = pd.read_csv(folder/"similarity.csv")
-    title, curve = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("positions")), table[table.eps.isin(GRID)]
+    title = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("positions"))
+    curve = table[table.eps.isin(GRID)]
     return [_keep(figures.plot_depth(table[table.eps.isin(EPS)], title=title), folder/"similarity-by-depth.png"),
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
             _keep(figures.plot_heatmap(curve, title=title), folder/"similarity-by-depth-and-eps.png")]
 
 # %% ../nbs/networks/28_command_line.ipynb #1bf768a1
-def draw_sizes(
-    path: Path,   # the CSV of a result of `simple`
+def draw_pieces(
+    path: Path,   # the CSV of a result of `simple`, `dynamics` or `visualize`
 ) -> list[Path]:
-    "Draw the sizes of simple matches, dead neurons apart; returns the file, if there is a match. Raises `FileNotFoundError`, `ValueError`."
-    from subspace_match.networks import figures
-    from subspace_match.experiments.pieces import read_table
+    """Draw a result that grows by pieces, beside its CSV; returns the file, if there is something to draw.
+
+    Raises `FileNotFoundError`, `ValueError`.
+    """
     if not path.exists(): raise FileNotFoundError(f"there is no {path}")
     beside = path.with_suffix(".json")
     origin = read_json(beside) if beside.exists() else {}
-    if "rounds" not in origin.get("settings", {}): raise ValueError(f"{path} is no result of `simple`")
+    settings = origin.get("settings", {})
+    kinds = {"rounds": _draw_sizes, "matches": _draw_sheets, "eps": _draw_dynamics}   # the first setting that it has
+    draw = next((draw for key, draw in kinds.items() if key in settings and "data" in settings), None)
+    if draw is None: raise ValueError(f"{path} is no result of `simple`, `dynamics` or `visualize`")
+    ax = draw(path, _title(origin["networks"].values(), f"{settings['data']}, {settings['images']} images"))
+    return [] if ax is None else [_keep(ax, path.with_suffix(".png"))]
+
+def _draw_sizes(path, title):
+    "Sizes of simple matches, dead neurons apart; nothing where there is no match of more than one neuron."
+    from subspace_match.experiments.pieces import read_table
+    from subspace_match.networks import figures
     table = read_table(path)
-    if "size" not in table or not (table["size"] > 1).any(): return []
+    if "size" not in table or not (table["size"] > 1).any(): return None
     sizes = table[table["size"] > 1]
-    sizes = sizes.assign(group=sizes.layer + ", ε = " + sizes.eps.map("{:g}".format))
-    title = _title(origin["networks"].values(), f"{origin['settings']['data']}, {origin['settings']['images']} images")
-    return [_keep(figures.plot_simple_sizes(sizes, title=title), path.with_suffix(".png"))]
+    return figures.plot_simple_sizes(sizes.assign(group=sizes.layer + ", ε = " + sizes.eps.map("{:g}".format)),
+                                     title=title)
+
+def _draw_dynamics(path, title):
+    "Similarity along the training; nothing before the first piece."
+    from subspace_match.experiments.pieces import plot_dynamics, read_table
+    table = read_table(path)
+    return plot_dynamics(table, title=title)[0] if len(table) else None
+
+def _draw_sheets(path, title):
+    "The images that excite the neurons of matches; nothing where no match was shown."
+    from subspace_match.experiments.pieces import plot_sheets
+    return plot_sheets(path, title=title).axes[0] if read_json(path.with_suffix(".json"))["pieces"] else None
 
 # %% ../nbs/networks/28_command_line.ipynb #0e6e2239
 def draw(
-    results: Path,   # a folder of `compare` or a CSV in it, or the CSV of a result of `simple`
+    results: Path,   # a folder of `compare` or a CSV in it, or the CSV of `simple`, `dynamics` or `visualize`
 ) -> list[Path]:
     "Draw the figures of results; returns the files. Raises `FileNotFoundError`, `ValueError`."
     if results.suffix != ".csv": return draw_figures(results)
     alone = results.with_suffix(".json").exists() or not (results.parent/"provenance.json").exists()
-    return draw_sizes(results) if alone else draw_figures(results.parent)
+    return draw_pieces(results) if alone else draw_figures(results.parent)
 
 # %% ../nbs/networks/28_command_line.ipynb #e0efa4f5
 def report(comparison: Comparison, about: dict[str, dict]):
     "Print accuracies, and the mean similarity of each layer."
     for name, network in about.items():
-        if network.get("validation_accuracy") is not None: say(f"{name}: validation accuracy {network['validation_accuracy']:.2%}")
+        if network.get("validation_accuracy") is not None:
+            say(f"{name}: validation accuracy {network['validation_accuracy']:.2%}")
     frame = comparison.similarity()
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
     about_layers = frame.groupby("layer", sort=False)
     table = table.join(about_layers[["n_x", "n_y", "d"]].first()).join(about_layers[["dead_x", "dead_y"]].mean())
-    say(f"\nmaximum matching similarity, mean over {frame[['network_a', 'network_b']].drop_duplicates().shape[0]} pairs, by layer and ε")
+    pairs = len(frame[["network_a", "network_b"]].drop_duplicates())
+    say(f"\nmaximum matching similarity, mean over {pairs} pair{'s' if pairs > 1 else ''}, by layer and ε")
     say(table.to_string(float_format=lambda value: f"{value:.3g}"))
 
 # %% ../nbs/networks/28_command_line.ipynb #32a1c1da
@@ -236,17 +281,34 @@ def positive(value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf: raise typer.BadParameter(f"{value:g} is no number above 0")
     return value
 
+def eps_values(values: list[float]) -> list[float]:
+    "Values of ε, each in [0, 1). Raises `typer.BadParameter` for anything else."
+    wrong = [f"{value:g}" for value in values if not 0 <= value < 1]
+    if wrong: raise typer.BadParameter(f"ε lies in [0, 1), unlike {', '.join(wrong)}")
+    return values
+
+def one_eps(value: float) -> float:
+    "A value of ε in [0, 1). Raises `typer.BadParameter` for anything else."
+    return eps_values([value])[0]
+
+def some_path(text: str | Path) -> Path:
+    "A path. Raises `typer.BadParameter` for an empty text, which would mean the current folder."
+    if not str(text).strip() or text == "": raise typer.BadParameter("the path is empty; . is the current folder")
+    return Path(text)
+
 def place(folder: Path | None) -> Path | None:
     "A folder that is there or can be made, or none. Raises `typer.BadParameter` for anything else."
     if folder is None: return None
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir(): raise typer.BadParameter(f"{there} is a file, not a folder; choose another place")
-    if there != folder and not os.access(there, os.W_OK): raise typer.BadParameter(f"no folder can be made in {there}; choose another place")
+    if there != folder and not os.access(there, os.W_OK):
+        raise typer.BadParameter(f"no folder can be made in {there}; choose another place")
     return folder
 
 def csv_file(path: Path | None) -> Path | None:
     "A CSV that is there or can be written, or none. Raises `typer.BadParameter` for anything else."
-    if path and (path.suffix != ".csv" or path.is_dir()): raise typer.BadParameter(f"{path} is no .csv; a result is a .csv with a .json beside it")
+    if path and (path.suffix != ".csv" or path.is_dir()):
+        raise typer.BadParameter(f"{path} is no .csv; a result is a .csv with a .json beside it")
     place(path and path.parent)
     return path
 
@@ -255,7 +317,7 @@ def device_here(name: str | None) -> str | None:
     "A device of this machine, or none. Raises `typer.BadParameter` for anything else."
     try: torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:   # AssertionError: a PyTorch without CUDA
-        raise typer.BadParameter(f"{name!r} cannot be used ({_line(error)}); choose cpu, or cuda where there is a GPU") from error
+        raise typer.BadParameter(f"{name!r} cannot be used ({_line(error)}); choose cpu, or a GPU") from error
     return name
 
 def _line(error):
@@ -264,18 +326,27 @@ def _line(error):
 
 # %% ../nbs/networks/28_command_line.ipynb #3de239d4
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Do two networks learn the same representation? Train, compare layer by layer, draw. A command that was stopped goes on when it is given again.")
+                  help="Do two networks learn the same representation? Train, compare layer by layer, draw. A command "
+                       "that was stopped goes on when it is given again.")
+
+def _path(**options):
+    "An option that takes a path, and no empty text."
+    return typer.Option(parser=some_path, metavar="PATH", **options)
 
 Data = Annotated[str, typer.Option(help="digits (bundled), cifar10 (downloaded) or imagefolder")]
-DataFolder = Annotated[Optional[Path], typer.Option(help="for imagefolder: a tree train/<class>/*, val/<class>/*")]
-ImageSize = Annotated[Optional[int], typer.Option(min=1, help="for imagefolder: scale and crop to so many pixels a side")]
+DataFolder = Annotated[Optional[Path], _path(help="for imagefolder: a tree train/<class>/*, val/<class>/*")]
+ImageSize = Annotated[Optional[int],
+                      typer.Option(min=1, help="for imagefolder: scale and crop to so many pixels a side")]
 Title = Annotated[Optional[str], typer.Option(help="what figures call the data")]
-Root = Annotated[Path, typer.Option(callback=place, help="downloads and decoded images are kept here")]
+Root = Annotated[Path, _path(callback=place, help="downloads and decoded images are kept here")]
 Arch = Annotated[str, typer.Option(help="vgg11|13|16, resnet10|18|34, or torchvision.<model>")]
-Width = Annotated[Optional[float], typer.Option(callback=positive, help="factor on all numbers of channels", show_default="1, for digits 0.125")]
+Width = Annotated[Optional[float],
+                  typer.Option(callback=positive, help="factor on all numbers of channels",
+                               show_default="1, for digits 0.125")]
 Seeds = Annotated[str, typer.Option(help="how many (5: seeds 0 to 4), or which (0,3,7)")]
-Runs = Annotated[Path, typer.Option(callback=place, help="trained networks and finished pairs")]
-Device = Annotated[Optional[str], typer.Option(callback=device_here, help="cpu, cuda, cuda:1", show_default="cuda where there is one")]
+Runs = Annotated[Path, _path(callback=place, help="trained networks and finished pairs")]
+Device = Annotated[Optional[str],
+                   typer.Option(callback=device_here, help="cpu, cuda, cuda:1", show_default="cuda where there is one")]
 
 # %% ../nbs/networks/28_command_line.ipynb #80aa36ff
 def _print_version(asked: bool):
@@ -285,24 +356,40 @@ def _print_version(asked: bool):
         raise typer.Exit()
 
 @app.callback()
-def _before_commands(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False): pass
+def _before_commands(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="print the version")] = False,
+): pass
 
 # %% ../nbs/networks/28_command_line.ipynb #547b4012
 Epochs = Annotated[Optional[int], typer.Option(min=1, help="of the one-cycle recipe", show_default="30, for digits 10")]
-LearningRate = Annotated[Optional[float], typer.Option(callback=positive, help="the highest", show_default="0.1, for digits 0.05")]
+LearningRate = Annotated[Optional[float],
+                         typer.Option(callback=positive, help="the highest", show_default="0.1, for digits 0.05")]
 Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the authors' script")]
 Snapshots = Annotated[str, typer.Option(help="epochs whose weights are kept, as 0,1,2,4")]
+DataOnDevice = Annotated[bool, typer.Option("--data-on-device", help="keep all images on the device: faster on a GPU")]
+AnyKernels = Annotated[bool, typer.Option("--any-kernels",
+                                          help="on a GPU: the fastest kernels, whose results differ from run to run")]
 
 # %% ../nbs/networks/28_command_line.ipynb #0a45a6c2
-Networks = Annotated[Optional[list[str]], typer.Argument(help="FOLDER, FOLDER@EPOCH or torchvision's MODEL:WEIGHTS; by default those of --arch and --seeds", show_default=False)]
-RunFolders = Annotated[Optional[list[Path]], typer.Argument(help="folders of trained networks with snapshots; by default those of --arch and --seeds", show_default=False)]
+Networks = Annotated[Optional[list[str]],
+                     typer.Argument(help="FOLDER, FOLDER@EPOCH or torchvision's MODEL:WEIGHTS; by default those of "
+                                         "--arch and --seeds", show_default=False)]
+RunFolders = Annotated[Optional[list[Path]],
+                       typer.Argument(help="folders of trained networks with snapshots; by default those of --arch and "
+                                           "--seeds", show_default=False)]
 Layers = Annotated[list[str], typer.Option(help="type of module, name or glob; may be given several times")]
-Positions = Annotated[Optional[int], typer.Option(min=1, help="draw so many samples instead of using all (the authors' script: 10000)")]
+Positions = Annotated[Optional[int],
+                      typer.Option(min=1,
+                                   help="draw so many samples instead of using all (the authors' script: 10000)")]
 Draws = Annotated[int, typer.Option(min=1, help="how often they are drawn")]
 Affine = Annotated[bool, typer.Option(help="add the constant vector to both spans")]
 Every = Annotated[int, typer.Option(min=1, help="use every n-th validation image only")]
-OutFolder = Annotated[Optional[Path], typer.Option(callback=place, help="folder of results", show_default="results/<data>-<arch>")]
-OutFile = Annotated[Optional[Path], typer.Option(callback=csv_file, help="the CSV to write, a JSON beside it", show_default="results/<command>/<data>-<arch>.csv")]
+OutFolder = Annotated[Optional[Path],
+                      _path(callback=place, help="folder of results", show_default="results/<data>-<arch>")]
+OutFile = Annotated[Optional[Path],
+                    _path(callback=csv_file, help="the CSV to write, a JSON and a figure beside it",
+                          show_default="results/<command>/<data>-<arch>.csv")]
 
 # %% ../nbs/networks/28_command_line.ipynb #b91392c4
 def command(function):
@@ -312,7 +399,8 @@ def command(function):
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if several: dist.init_process_group()   # gloo for the CPU, NCCL for CUDA
         try: return function(*args, **options)
-        except (ValueError, TypeError, KeyError, OSError, FloatingPointError, torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        except (ValueError, TypeError, KeyError, OSError, FloatingPointError, torch.OutOfMemoryError,
+                torch.AcceleratorError) as error:
             typer.echo(f"error: {_line(error)}", err=True)
             raise typer.Exit(1) from error
         finally:
@@ -322,12 +410,15 @@ def command(function):
 def _device(name: str | None) -> torch.device:
     "The device of this process."
     if name: return torch.device(name)
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available(): return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
-def _start(data, data_folder, image_size, title, root, width, device):
+def _start(data, data_folder, image_size, title, root, arch, width, device, on_device=False):
     "What commands begin with: the images, the width asked for or one that suits them, and the device."
     from subspace_match.networks.data import load_data
-    return load_data(data, data_folder, image_size, title, root), _or(width, 0.125 if data == "digits" else 1.0), _device(device)
+    images, where = load_data(data, data_folder, image_size, title, root), _device(device)
+    suitable = 0.125 if data == "digits" and not arch.startswith("torchvision.") else 1.0
+    return images.to(where) if on_device else images, _or(width, suitable), where
 
 def _or(value, default):
     "A value, 0 included; otherwise the default."
@@ -336,6 +427,11 @@ def _or(value, default):
 def _wrote(*files: Path):
     "Name the files of a result."
     for file in files: say(f"wrote {file}")
+
+def _report(out: Path, failures: dict[str, str]):
+    "Draw a result that grows by pieces, name its files, and then the pieces that failed."
+    if is_first() and out.exists(): _wrote(out, *draw_pieces(out))
+    _finish(failures)
 
 def _finish(failures: dict[str, str]):
     "Report failures by name; exit code 1 where there are any."
@@ -353,10 +449,12 @@ def chosen_recipe(
 ):
     "The recipe by which a command trains. Raises `ValueError` where two recipes are asked for at once."
     from subspace_match.networks.training import fast_recipe, paper_recipe
-    if paper and {epochs, learning_rate} != {None}: raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
+    if paper and {epochs, learning_rate} != {None}:
+        raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
     if paper: return paper_recipe(arch)
     small = data.name == "digits"
-    return fast_recipe(_or(epochs, 10 if small else 30), _or(learning_rate, 0.05 if small else 0.1), 64 if small else 128, device)
+    return fast_recipe(_or(epochs, 10 if small else 30), _or(learning_rate, 0.05 if small else 0.1),
+                       64 if small else 128, device)
 
 # %% ../nbs/networks/28_command_line.ipynb #2096ffbd
 def train_networks(
@@ -367,46 +465,56 @@ def train_networks(
     width: float,
     snapshots: tuple[int, ...],
     device: str | torch.device,
+    deterministic: bool = True,          # see `train`
 ) -> dict[str, str]:
     "Train a network from each seed, or continue, or find it trained; returns failures by folder."
     from subspace_match.networks.training import snapshots_of, train
     failures = {}
     for seed, folder in folders.items():
-        try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, progress=True)
+        try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, deterministic=deterministic)
         except Exception as error:
             if dist.is_initialized(): raise   # the other processes wait in this training
             failures[str(folder)] = f"{type(error).__name__}: {error}"
         else:
             say(f"{folder}: validation accuracy {info['validation_accuracy']:.2%} after {info['epochs']} epochs")
             lost = sorted({*snapshots} - {*snapshots_of(folder)})
-            if lost: say(f"{folder}: it was trained without keeping epochs {', '.join(map(str, lost))}; delete it to train again")
+            if lost:
+                say(f"{folder}: it was trained without keeping epochs {', '.join(map(str, lost))}; delete it to train "
+                    "again")
     return failures
 
 # %% ../nbs/networks/28_command_line.ipynb #572b42d2
 @command
 def train_command(
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
-    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None, learning_rate: LearningRate = None,
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
+    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None,
+    learning_rate: LearningRate = None,
     paper: Paper = False, snapshots: Snapshots = "", runs: Runs = Path("runs"), device: Device = None,
+    data_on_device: DataOnDevice = False, any_kernels: AnyKernels = False,
 ):
     "Train one network from each seed."
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device, data_on_device)
     folders = {seed: runs/run_name(images, arch, width, data_folder)/f"seed-{seed}" for seed in parse_seeds(seeds)}
     recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
-    _finish(train_networks(images, arch, recipe, folders, width, parse_epochs(snapshots, recipe.epochs), where))
+    kept = parse_epochs(snapshots, recipe.epochs)
+    _finish(train_networks(images, arch, recipe, folders, width, kept, where, not any_kernels))
 
 # %% ../nbs/networks/28_command_line.ipynb #048f99c6
 @command
 def compare_command(
     networks: Networks = None,
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
-    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"], positions: Positions = None, draws: Draws = 16,
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
+    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
+    positions: Positions = None, draws: Draws = 16,
     affine: Affine = False, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
 ):
     "Compare all pairs of trained networks at all layers; write tables and figures."
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
-    _finish(_compare(specs, images, out or Path("results")/name, runs, where, layers=list(layers), positions=positions, draws=draws, affine=affine))
+    _finish(_compare(specs, images, out or Path("results")/name, runs, where, layers=list(layers), positions=positions,
+                     draws=draws, affine=affine))
 
 # %% ../nbs/networks/28_command_line.ipynb #e1340394
 def _compare(specs, data, out, runs, device, **choices):
@@ -426,58 +534,57 @@ def _compare(specs, data, out, runs, device, **choices):
 @command
 def simple_command(
     networks: Networks = None,
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
-    eps: Annotated[list[float], typer.Option(help="may be given several times")] = [0.3, 0.5],
+    eps: Annotated[list[float], typer.Option(callback=eps_values, help="may be given several times")] = [0.3, 0.5],
     rounds: Annotated[int, typer.Option(min=1, help="rounds of the randomised Algorithm 2")] = 3,
     seed: Annotated[int, typer.Option(help="decides the rounds")] = 0,
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
     "Estimate the simple matches of all pairs (paper, §5.2, Figure 2); write a table and a figure of their sizes."
     from subspace_match.experiments.pieces import simple
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/simple")/f"{name}.csv"
     failures = simple(specs, images, out, list(layers), list(eps), rounds, seed, every, where)
-    if is_first() and out.exists(): _wrote(out, *draw_sizes(out))
-    _finish(failures)
+    _report(out, failures)
 
 # %% ../nbs/networks/28_command_line.ipynb #de33a769
 @command
 def dynamics_command(
     networks: RunFolders = None,
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
-    "Compare the snapshots that runs have kept, along the training (Figure 4); write a table."
+    "Compare the snapshots that runs have kept, along the training (Figure 4); write a table and a figure."
     from subspace_match.experiments.pieces import dynamics
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     folders, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/dynamics")/f"{name}.csv"
-    failures = dynamics(folders, images, out, every, list(layers), where)
-    if out.exists(): _wrote(out)
-    _finish(failures)
+    _report(out, dynamics(folders, images, out, every, list(layers), where))
 
 # %% ../nbs/networks/28_command_line.ipynb #24175521
 @command
 def visualize_command(
     networks: Networks = None,
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "2", layers: Layers = ["relu"],
-    matches: Annotated[Optional[Path], typer.Option(help="a result of simple", show_default="results/simple/<data>-<arch>.csv")] = None,
-    eps: Annotated[float, typer.Option(help="of the matches")] = 0.5,
+    matches: Annotated[Optional[Path],
+                       _path(help="a result of simple", show_default="results/simple/<data>-<arch>.csv")] = None,
+    eps: Annotated[float, typer.Option(callback=one_eps, help="of the matches")] = 0.5,
     n: Annotated[int, typer.Option(min=1, help="matches for each layer")] = 2,
     runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
 ):
-    "Find the images that excite the neurons of the smallest simple matches of two networks (Figures 5 and 6); write a table and a sheet for each match."
+    "Find the images that most excite the neurons of small simple matches (Figures 5, 6); write a table and a figure."
     from subspace_match.experiments.pieces import visualize
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out, matches = out or Path("results/visualize")/f"{name}.csv", matches or Path("results/simple")/f"{name}.csv"
-    failures = visualize(specs, images, out, matches, list(layers), eps, n, where)
-    if out.exists(): _wrote(out, *sorted(out.parent.glob(f"{out.stem}-*.png")))
-    _finish(failures)
+    _report(out, visualize(specs, images, out, matches, list(layers), eps, n, where))
 
 # %% ../nbs/networks/28_command_line.ipynb #16afc120
 @command
@@ -489,13 +596,13 @@ def stitch_command(
     images: Annotated[int, typer.Option(min=1, help="validation images on which accuracy is measured")] = 2000,
     seed: Annotated[int, typer.Option(help="decides which images, and the controls")] = 0,
     runs: Runs = Path("runs"),
-    out: Annotated[Optional[Path], typer.Option(callback=csv_file, help="the CSV to write, a JSON beside it",
-                                                show_default="results/stitching/<data>-<arch>.csv")] = None,
+    out: Annotated[Optional[Path], _path(callback=csv_file, help="the CSV to write, a JSON beside it",
+                                         show_default="results/stitching/<data>-<arch>.csv")] = None,
     device: Device = None,
 ):
     "Let each network answer with another one's layers, beside controls; write a table."
     from subspace_match.experiments.pieces import stitching
-    chosen, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    chosen, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     specs, name = chosen_networks(networks, run_name(chosen, arch, width, data_folder), seeds, runs)
     out = out or Path("results/stitching")/f"{name}.csv"
     failures = stitching(specs, chosen, out, list(layers), fit_images, images, seed, where)
@@ -505,34 +612,48 @@ def stitch_command(
 # %% ../nbs/networks/28_command_line.ipynb #c1e361f4
 @command
 def figures_command(
-    results: Annotated[Path, typer.Argument(help="a folder of compare or a CSV in it, or a CSV of simple")],
+    results: Annotated[Path, typer.Argument(help="a folder of compare, or the CSV of simple, dynamics or visualize")],
 ):
     "Draw the figures of results again."
-    _wrote(*draw(results))
+    files = draw(results)
+    if not files: say(f"{results} has nothing to draw: no simple match of more than one neuron")
+    _wrote(*files)
 
 # %% ../nbs/networks/28_command_line.ipynb #b254b30a
 @command
 def reproduce(
-    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None, root: Root = Path("data"),
-    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None, learning_rate: LearningRate = None,
-    paper: Paper = False, snapshots: Snapshots = "", layers: Layers = ["relu"], positions: Positions = None, draws: Draws = 16,
+    data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
+    root: Root = Path("data"),
+    arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    paper: Paper = False, snapshots: Snapshots = "", layers: Layers = ["relu"], positions: Positions = None,
+    draws: Draws = 16,
     affine: Affine = False, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
+    data_on_device: DataOnDevice = False, any_kernels: AnyKernels = False,
 ):
     "The main job: train from several seeds, compare all pairs at all layers, write tables and figures."
     from subspace_match.networks.training import run_identity
-    images, width, where = _start(data, data_folder, image_size, title, root, width, device)
+    chosen = parse_seeds(seeds)
+    if len(chosen) < 2: raise typer.BadParameter(f"--seeds {seeds}: a comparison needs at least two networks")
+    images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device, data_on_device)
     name = run_name(images, arch, width, data_folder)
-    folders = {seed: runs/name/f"seed-{seed}" for seed in parse_seeds(seeds)}
-    out, choices = out or Path("results")/name, {"layers": list(layers), "positions": positions, "draws": draws, "affine": affine}
+    folders = {seed: runs/name/f"seed-{seed}" for seed in chosen}
+    out = out or Path("results")/name
+    choices = {"layers": list(layers), "positions": positions, "draws": draws, "affine": affine}
     recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
     kept = parse_epochs(snapshots, recipe.epochs)
-    check_results(out, images, {f"seed {seed}": run_identity(arch, width, images, recipe, seed) for seed in folders}, **choices)
+    check_results(out, images, {f"seed {seed}": run_identity(arch, width, images, recipe, seed) for seed in folders},
+                  **choices)
     say(str(images))
-    failures = train_networks(images, arch, recipe, folders, width, kept, where)
+    failures = train_networks(images, arch, recipe, folders, width, kept, where, not any_kernels)
     trained = [folder for folder in folders.values() if str(folder) not in failures]
-    if len(trained) > 1:
-        failures |= _compare(trained, images, out, runs, where, **choices)
+    if len(trained) > 1: failures |= _compare(trained, images, out, runs, where, **choices)
     else: say("fewer than two trained networks: there is nothing to compare")
     _finish(failures)
 
-if __name__ == "__main__" and "__file__" in globals(): app()   # not inside a notebook
+def main(**options):
+    "The command; a letter that the output's encoding lacks becomes a question mark (Windows, output into a file)."
+    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="replace")
+    app(**options)
+
+if __name__ == "__main__" and "__file__" in globals(): main()   # not inside a notebook

@@ -7,6 +7,9 @@ from torch.overrides import TorchFunctionMode
 # Functions that add up many numbers, beside all of torch.linalg: another device does it in another order.
 SUMS = {"matmul", "einsum", "sum", "mean", "std", "norm", "cholesky_inverse", "conv2d", "linear"}
 
+# What is asked of a tensor itself, its gradient for example, and not of a copy that shares its numbers.
+ITSELF = {"__get__", "__set__"}
+
 
 def gpu():
     "A context in which the device \"cuda\" is there: this machine's own, or a pretended one."
@@ -37,6 +40,8 @@ class PretendedGPU(TorchFunctionMode):
             if function == torch.Tensor.is_cuda.__get__: return there and self.kind == "cuda"
             if function is torch._has_compatible_shallow_copy_type: return False     # so that module.to makes new parameters
             if there and name not in ("to", "cpu"): refuse(name, args, tensors)
+            if name in ITSELF: return changed(function(*args, **kwargs), lambda part: on_gpu(part) if there else part)
+            if name == "requires_grad_": return function(*args, **kwargs)
             wanted = [kwargs["device"]] if kwargs.get("device") is not None else []
             if name == "to":
                 wanted += [getattr(part, "device", part) for part in args[1:] if isinstance(part, (str, torch.device))]

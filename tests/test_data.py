@@ -22,7 +22,8 @@ def builds(monkeypatch):
 
 
 def test_those_who_start_together_decode_once(builds, tmp_path):
-    with ThreadPoolExecutor(4) as pool: loaded = list(pool.map(lambda _: data.load_data("digits", root=tmp_path), range(4)))
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: data.load_data("digits", root=tmp_path), range(4)))
     assert len(builds) == 1 and len({images.checksum for images in loaded}) == 1
 
 

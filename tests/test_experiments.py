@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from subspace_match.experiments.pieces import (ResultFile, chosen_matches, complete, contact_sheet, exciting_images, match_rows, neurons_in, read_table,
+from subspace_match.experiments.pieces import (ResultFile, chosen_matches, complete, contact_sheet, exciting_images,
+                                               match_rows, neurons_in, read_table,
                                         receptive_field)
 from subspace_match.theory.match import Match
 from subspace_match.networks.models import build_model
@@ -31,13 +32,15 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         complete(result(tmp_path), {"a": lambda: piece("a", False), "b": lambda: piece("b", True)})
     assert complete(result(tmp_path), {name: lambda name=name: piece(name, False) for name in "abc"}) == {}
-    assert calls == ["a", "b", "b", "c"] and result(tmp_path).table().piece.value_counts().to_dict() == {"a": 3, "b": 3, "c": 3}
+    assert calls == ["a", "b", "b", "c"]
+    assert result(tmp_path).table().piece.value_counts().to_dict() == {"a": 3, "b": 3, "c": 3}
 
 
 def test_rows_of_an_unfinished_piece_do_not_count(tmp_path):
     result(tmp_path).add("a", *numbers(2))
     table = read_table(tmp_path/"result.csv")
-    pd.concat([table, table.assign(piece="b")]).to_csv(tmp_path/"result.csv", index=False)     # stopped between the rows and their name
+    # stopped between the rows and their name
+    pd.concat([table, table.assign(piece="b")]).to_csv(tmp_path/"result.csv", index=False)
     assert set(result(tmp_path).table().piece) == {"a"}
     result(tmp_path).add("b", *numbers(1))
     assert result(tmp_path).table().piece.tolist() == ["a", "a", "b"]
@@ -76,7 +79,8 @@ def test_neurons_of_small_matches():
     rows = match_rows([Match([7], []), Match([0], [1]), Match([0, 2], [3]), Match(range(12), range(12))])
     assert [neurons_in(rows, "x", most) for most in (2, 3, 20)] == [{0}, {0, 2}, {0, 2}]
     with pytest.raises(ValueError, match="at most 20"): neurons_in(rows, "x", 24)
-    assert chosen_matches(rows, 5)["size"].tolist() == [2]          # the second one shares neuron 0, the first one is dead
+    # the second one shares neuron 0, the first one is dead
+    assert chosen_matches(rows, 5)["size"].tolist() == [2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])

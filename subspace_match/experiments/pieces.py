@@ -4,29 +4,31 @@
 
 # %% auto #0
 __all__ = ['DYNAMICS_EPS', 'MOST_LISTED', 'GREY', 'ResultFile', 'read_table', 'complete', 'thin_validation', 'data_settings',
-           'epochs_of', 'checkpoint', 'dynamics_pairs', 'dynamics', 'match_rows', 'neurons_in', 'simple',
-           'mixed_loader', 'stitching', 'exciting_images', 'receptive_field', 'contact_sheet', 'chosen_matches',
-           'visualize']
+           'epochs_of', 'checkpoint', 'dynamics_pairs', 'dynamics', 'living', 'plot_dynamics', 'match_rows',
+           'neurons_in', 'simple', 'mixed_loader', 'stitching', 'exciting_images', 'receptive_field', 'contact_sheet',
+           'chosen_matches', 'visualize', 'plot_sheets']
 
 # %% ../../nbs/experiments/30_experiments.ipynb #1aff5752
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from matplotlib.image import imsave
+from matplotlib import pyplot as plt
 from torch import nn
+from torchvision.utils import make_grid
 
 from ..networks.activations import list_layers, record, select_layers
 from ..networks.comparison import compare
 from ..networks.data import ImageData, validation_loader
-from ..networks.files import atomic_path, is_first, provenance, read_json, say, write_json
-from ..theory.match import Match
+from ..networks.files import atomic_path, is_first, provenance, read_json, say, write_csv, write_json
+from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
 from ..networks.models import build_model
 from ..networks.stitching import calibrated
@@ -51,14 +53,17 @@ class ResultFile:
     def pieces(self) -> dict[str, dict]:
         """Finished pieces, with facts about each.
 
-        Raises `ValueError` where the files belong to other settings or to other networks of the same name, naming what differs.
+        Raises `ValueError`, naming what differs, where the files belong to other settings or to other networks of the
+        same name.
         """
         if not self.origin.exists(): return {}
         found = read_json(self.origin)
         different = _differences(found["settings"], self.settings, "settings") + [
             f"network {name}" for name, about in self.networks.items()
             if found["networks"].get(name, about).get("weights_checksum") != about.get("weights_checksum")]
-        if different: raise ValueError(f"{self.path} holds other results ({'; '.join(different)}); choose another file or delete both, .csv and .json")
+        if different:
+            raise ValueError(f"{self.path} holds other results ({'; '.join(different)}); choose another file or delete "
+                             "both, .csv and .json")
         return found["pieces"]
 
     def table(self) -> pd.DataFrame:
@@ -74,13 +79,16 @@ class ResultFile:
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             finished = self.pieces() | {piece: facts}
             known = read_json(self.origin)["networks"] if self.origin.exists() else {}
-            rows = pd.concat([table for table in (self.table(), rows.assign(piece=piece)) if len(table)] or [pd.DataFrame(columns=["piece"])])
-            with atomic_path(self.path) as part: rows.to_csv(part, index=False, float_format="%.6g")
-            write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished, **provenance(device)})
+            rows = pd.concat([table for table in (self.table(), rows.assign(piece=piece)) if len(table)]
+                             or [pd.DataFrame(columns=["piece"])])
+            write_csv(self.path, rows)
+            write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished,
+                                     **provenance(device)})
 
 def _differences(found, asked, what):
     "What differs between two dicts, in words."
-    return [f"{what}: {key} is {found.get(key)} there, {asked.get(key)} asked" for key in sorted({*found, *asked}) if found.get(key) != asked.get(key)]
+    return [f"{what}: {key} is {found.get(key)} there, {asked.get(key)} asked"
+            for key in sorted({*found, *asked}) if found.get(key) != asked.get(key)]
 
 def read_table(path: Path) -> pd.DataFrame:
     "The rows of a result; lists of neurons stay text."
@@ -89,8 +97,8 @@ def read_table(path: Path) -> pd.DataFrame:
 # %% ../../nbs/experiments/30_experiments.ipynb #f5c53ca9
 def complete(
     result: ResultFile,
-    pieces: dict[str, Callable[[], tuple[pd.DataFrame, dict]]],  # name -> function that returns rows, and facts for the JSON
-    device: str | torch.device = "cpu",                          # where they are computed, for provenance
+    pieces: Mapping[str, Callable[[], tuple[pd.DataFrame, dict]]],  # name -> function: rows, and facts for the JSON
+    device: str | torch.device = "cpu",                             # where they are computed, for provenance
 ) -> dict[str, str]:
     "Compute and write what is not finished yet; returns the failures by name."
     if not is_first(): return {}
@@ -110,19 +118,26 @@ def thin_validation(
     data: ImageData,
     every: int,         # keep the images 0, every, 2·every, …
 ) -> ImageData:
-    "The same data with a part of the validation images."
+    "The same data with a part of the validation images. Raises `ValueError` where fewer than two would be left."
     if every < 1: raise ValueError(f"every must be at least 1, got {every}")
-    return replace(data, validation_images=data.validation_images[::every], validation_labels=data.validation_labels[::every])
+    images, labels = data.validation_images[::every], data.validation_labels[::every]
+    if len(images) < 2:
+        raise ValueError(f"every = {every} leaves {len(images)} of {len(data.validation_images)} validation images")
+    return replace(data, validation_images=images, validation_labels=labels)
 
 def data_settings(data: ImageData, every: int) -> dict:
     "What a result says about the images it was computed on."
-    return {"data": data.title, "data_checksum": data.checksum, "every": every, "images": len(thin_validation(data, every).validation_images)}
+    return {"data": data.title, "data_checksum": data.checksum, "every": every,
+            "images": len(thin_validation(data, every).validation_images)}
 
 # %% ../../nbs/experiments/30_experiments.ipynb #43743d06
 def epochs_of(
     run: Path,   # folder of a trained network
 ) -> list[int]:
-    "Epochs whose weights a run has kept, the last one included. Raises `FileNotFoundError` where the run is not complete."
+    """Epochs whose weights a run has kept, the last one included.
+
+    Raises `FileNotFoundError` where the run is not complete.
+    """
     if not (run/"weights.json").exists(): raise FileNotFoundError(f"{run} holds no completely trained network")
     return sorted({*snapshots_of(run), read_json(run/"weights.json")["epochs"]})
 
@@ -134,9 +149,13 @@ def checkpoint(run: Path, epoch: int) -> str:
 def dynamics_pairs(
     runs: list[Path],
 ) -> dict[tuple[str, str], dict]:
-    "The pairs of checkpoints of Figure 4 -> kind and epochs. Raises `ValueError` where no run has kept its untrained network."
+    """The pairs of checkpoints of Figure 4 -> kind and epochs.
+
+    Raises `ValueError` where no run has kept its untrained network.
+    """
     epochs, pairs = {run: epochs_of(run) for run in runs}, {}
-    if not any(0 in known for known in epochs.values()): raise ValueError("no run has kept its untrained network; train with --snapshots 0,1,2,4")
+    if not any(0 in known for known in epochs.values()):
+        raise ValueError("no run has kept its untrained network; train with --snapshots 0,1,2,4")
     def add(a, i, b, j, kind): pairs[checkpoint(a, i), checkpoint(b, j)] = {"kind": kind, "epoch_a": i, "epoch_b": j}
     for a, b in itertools.combinations(runs, 2):
         for epoch in sorted({*epochs[a]} & {*epochs[b]}): add(a, epoch, b, epoch, "same epoch")
@@ -151,14 +170,17 @@ DYNAMICS_EPS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)   # ε: the 
 
 # %% ../../nbs/experiments/30_experiments.ipynb #406fdfa0
 def dynamics(
-    runs: list[Path],                # folders of trained networks, with snapshots
+    runs: Sequence[str | Path],      # folders of trained networks, with snapshots
     data: ImageData,
     path: Path,                      # the CSV; its JSON lies beside it
     every: int = 1,                  # use every k-th validation image
-    layers: list[str] = ("relu",),   # types of module, names, globs
+    layers: Sequence[str] = ("relu",),   # types of module, names, globs
     device: str | torch.device = "cpu",
 ) -> dict[str, str]:
-    "Similarity between checkpoints for every layer and ε in `DYNAMICS_EPS`, a piece for each pair; returns failures by name. Figure 4."
+    """Similarity between checkpoints for every layer and ε in `DYNAMICS_EPS`, a piece for each pair (Figure 4).
+
+    Returns failures by name.
+    """
     asked = dynamics_pairs([Path(run) for run in runs])
     specs = list(dict.fromkeys(itertools.chain.from_iterable(asked)))
     networks, about = open_networks(specs, device)
@@ -169,15 +191,50 @@ def dynamics(
     missing = {pair: kind for pair, kind in pairs.items() if " | ".join(pair) not in finished}
     if not missing: return {}
     needed = {name: networks[name] for name in _earliest_first(missing)}
-    everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers), lazy=True)
-    pieces = {" | ".join(pair): lambda pair=pair, kind=kind: (everything.between(*pair).similarity(DYNAMICS_EPS).assign(**kind), {})
-              for pair, kind in missing.items()}
+    everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
+                         lazy=True)
+    def rows(pair, kind): return everything.between(*pair).similarity(DYNAMICS_EPS).assign(**kind), {}
+    pieces = {" | ".join(pair): partial(rows, pair, kind) for pair, kind in missing.items()}
     return complete(result, pieces, device)
 
 def _earliest_first(pairs):
     "The checkpoints in some pairs, by epoch, so that the earlier one of a pair is side x."
     epochs = {name: kind[key] for pair, kind in pairs.items() for name, key in zip(pair, ("epoch_a", "epoch_b"))}
     return sorted(epochs, key=epochs.get)
+
+# %% ../../nbs/experiments/30_experiments.ipynb #9b00abdc
+def living(
+    table: pd.DataFrame,   # from `dynamics`, or `Comparison.similarity`
+) -> pd.DataFrame:
+    "The same rows, with the similarity among living neurons: dead ones are left out of the match and of the count."
+    neurons, dead = table.n_x + table.n_y, table.dead_x + table.dead_y
+    return table.assign(similarity=((table.similarity*neurons).round() - dead)/(neurons - dead))
+
+def plot_dynamics(
+    table: pd.DataFrame,       # from `dynamics`
+    eps: float = 0.5,          # one of `DYNAMICS_EPS`
+    title: str | None = None,
+) -> np.ndarray:
+    """Similarity of living neurons against the epoch, a line for each layer; returns the two Axes.
+
+    Left: two networks at the same epoch; right: a network and what it becomes. Raises `ValueError` where there is
+    nothing at this ε.
+    """
+    rows = living(table)[np.isclose(table.eps, eps)].sort_values("depth", kind="stable")
+    if not len(rows): raise ValueError(f"there is nothing at ε = {eps:g}; there is {sorted(table.eps.unique())}")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
+    layers = list(dict.fromkeys(rows.layer))
+    for ax, kind, name in zip(axes, ["same epoch", "own future"],
+                              ["two networks at the same epoch", "a network and its trained self"]):
+        mean = rows[rows.kind == kind].groupby(["layer", "epoch_a"]).similarity.mean()
+        for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, 0.95, len(layers)))):
+            if layer in mean: mean[layer].plot(ax=ax, marker="o", color=colour, label=layer.removesuffix(".relu"))
+        ax.set(ylim=(-0.02, 1.02), xlabel="epoch", ylabel="similarity of living neurons",
+               xticks=sorted(rows.epoch_a.unique()))
+        ax.set_title(name, fontsize=9), ax.spines[["top", "right"]].set_visible(False)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    figure.suptitle(", ".join(filter(None, [title, f"ε = {eps:g}"])), fontsize=9)
+    return axes
 
 # %% ../../nbs/experiments/30_experiments.ipynb #4fe32f26
 MOST_LISTED = 20   # neurons of a match whose numbers are kept
@@ -203,25 +260,39 @@ def simple(
     networks: list[str | Path],            # as `open_network` takes them
     data: ImageData,
     path: Path,                            # the CSV; its JSON lies beside it
-    layers: list[str],                     # types of module, names, globs: layers of the first network, which the others must have too
-    eps: list[float],
+    layers: list[str],                     # types of module, names, globs; every network must have what the first has
+    eps: list[float],                      # each in [0, 1)
     rounds: int = 3,                       # of the randomised Algorithm 2, from every neuron
     seed: int = 0,                         # decides the rounds
     every: int = 1,                        # use every k-th validation image
     device: str | torch.device = "cpu",
 ) -> dict[str, str]:
-    "Simple matches of all pairs, a piece for each pair, layer and ε; returns failures by name. Figure 2."
+    """Simple matches of all pairs, a piece for each pair, layer and ε (Figure 2).
+
+    Returns failures by name. Raises, before anything is searched, `ValueError` for an ε outside [0, 1), and for a layer
+    with no more samples than neurons, where everything matches.
+    """
+    eps = [check_eps(e) for e in eps]
     opened, about = open_networks(networks, device)
     if len(opened) < 2: raise ValueError(f"a match is between two networks, and there is {len(opened)}")
     loader = validation_loader(thin_validation(data, every), device=device)
     chosen = select_layers(list_layers(next(iter(opened.values())), next(iter(loader))), layers)
     result = ResultFile(path, {**data_settings(data, every), "rounds": rounds, "seed": seed}, about)
     finished = result.pieces()
-    asked = {f"{layer} | {a} | {b} | {e:g}": (layer, a, b, e) for layer in chosen for e in eps for a, b in itertools.combinations(opened, 2)}
+    asked = {f"{layer} | {a} | {b} | {e:g}": (layer, a, b, e) for layer in chosen for e in eps
+             for a, b in itertools.combinations(opened, 2)}
     missing = {name: piece for name, piece in asked.items() if name not in finished}
     if not missing: return {}
     everything = compare(opened, loader, list(dict.fromkeys(layer for layer, *_ in missing.values())), lazy=True)
-    return complete(result, {name: lambda piece=piece: _simple_piece(everything, *piece, rounds, seed) for name, piece in missing.items()}, device)
+    _refuse_few_samples(everything.pairs.values())
+    pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed) for name, piece in missing.items()}
+    return complete(result, pieces, device)
+
+def _refuse_few_samples(pairs):
+    "Raise `ValueError` where the samples span so little that everything matches."
+    few = {f"{pair.layer} has {pair.d} samples for {pair.n_x} + {pair.n_y} neurons"
+           for pair in pairs if pair.d <= min(pair.n_x, pair.n_y)}
+    if few: raise ValueError(f"everything matches where {', '.join(sorted(few))}; use more images")
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2cbc58e6
 def _simple_piece(everything, layer, a, b, eps, rounds, seed):
@@ -229,9 +300,11 @@ def _simple_piece(everything, layer, a, b, eps, rounds, seed):
     pair, maximum = everything.pair(layer, a, b), everything.maximum_match(layer, a, b, eps)
     sampled = everything.simple_matches(layer, a, b, eps, rounds=rounds, seed=seed)
     missed = [match for match in pair_matches(everything.geometry(layer, a, b), eps=eps) if match not in set(sampled)]
-    rows = pd.concat([match_rows(matches).assign(sampled=matches is sampled) for matches in (sampled, missed) if matches] or [pd.DataFrame()])
+    rows = pd.concat([match_rows(matches).assign(sampled=matches is sampled)
+                      for matches in (sampled, missed) if matches] or [pd.DataFrame()])
     facts = {"layer": layer, "network_a": a, "network_b": b, "eps": eps, "d": pair.d, "n_x": pair.n_x, "n_y": pair.n_y,
-             "dead_x": int(pair.dead_x.sum()), "dead_y": int(pair.dead_y.sum()), "maximum_x": len(maximum.x), "maximum_y": len(maximum.y)}
+             "dead_x": int(pair.dead_x.sum()), "dead_y": int(pair.dead_y.sum()), "maximum_x": len(maximum.x),
+             "maximum_y": len(maximum.y)}
     return rows.assign(layer=layer, network_a=a, network_b=b, eps=eps), {**facts, "matches": len(rows)}
 
 # %% ../../nbs/experiments/30_experiments.ipynb #4ef87749
@@ -291,7 +364,7 @@ def exciting_images(
     neurons: list[int],
     n: int = 9,            # how many images for each neuron
 ) -> pd.DataFrame:
-    "A row for each neuron and rank (1 is the strongest): image, activation, and where: row and column on the layer's map."
+    "A row for each neuron and rank (1 is the strongest): image, activation, and its row and column on the layer's map."
     found, start = [], 0
     for images, labels in loader:
         activation = record(model, (images, labels), [layer])[layer][:, neurons]
@@ -301,12 +374,15 @@ def exciting_images(
         for column, neuron in enumerate(neurons):
             best = value[:, column].topk(min(n, len(value)))
             where = place[best.indices, column]
-            found.append(pd.DataFrame({"neuron": neuron, "image": (start + best.indices).tolist(), "activation": best.values.tolist(),
+            found.append(pd.DataFrame({"neuron": neuron, "image": (start + best.indices).tolist(),
+                                       "activation": best.values.tolist(),
                                        "row": (where//width).tolist(), "column": (where % width).tolist()}))
         start += len(images)
-    table = pd.concat(found).sort_values(["activation", "image"], ascending=[False, True]).groupby("neuron", sort=False).head(n)
+    table = pd.concat(found).sort_values(["activation", "image"], ascending=[False, True])
+    table = table.groupby("neuron", sort=False).head(n)
     table = table.assign(rank=table.groupby("neuron").cumcount() + 1)
-    return table.sort_values(["neuron", "rank"], ignore_index=True)[["neuron", "rank", "image", "activation", "row", "column"]]
+    columns = ["neuron", "rank", "image", "activation", "row", "column"]
+    return table.sort_values(["neuron", "rank"], ignore_index=True)[columns]
 
 # %% ../../nbs/experiments/30_experiments.ipynb #e36479c1
 def receptive_field(
@@ -314,13 +390,19 @@ def receptive_field(
     example,         # a batch
     layer: str,
 ) -> tuple[int, int, int]:
-    "Side, stride and first pixel (negative in the padding) of the square windows that a layer's positions see. Raises `ValueError` where it is not a chain of square convolutions and poolings."
+    """Side, stride and first pixel (negative in the padding) of the square windows that a layer's positions see.
+
+    Raises `ValueError` where it is not a chain of square convolutions and poolings.
+    """
     modules, side, jump, start = dict(model.named_modules()), 1, 1, 0
     for name in record(model, example):
         module = modules[name.split(":")[0]]
-        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.Linear)): raise ValueError(f"{layer} comes after {name}: it sees the whole image")
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and "shortcut" not in name and "downsample" not in name:
-            size, stride, padding = (_square(getattr(module, key), name) for key in ("kernel_size", "stride", "padding"))
+        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.Linear)):
+            raise ValueError(f"{layer} comes after {name}: it sees the whole image")
+        beside = "shortcut" in name or "downsample" in name
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and not beside:
+            size, stride, padding = (_square(value, name)
+                                     for value in (module.kernel_size, module.stride, module.padding))
             if _square(getattr(module, "dilation", 1), name) != 1: raise ValueError(f"{name} is dilated")
             side, start, jump = side + (size - 1)*jump, start - padding*jump, jump*stride
         if name == layer: return side, jump, start
@@ -342,13 +424,9 @@ def contact_sheet(
 ) -> torch.Tensor:
     "(3, height, width) uint8: the pictures, strongest first, a row for each neuron."
     tiles = [_tile(images[row.image], field, row.row, row.column) for row in table.itertuples()]
-    side, columns = tiles[0].shape[-1], int(table["rank"].max())
-    rows = -(-len(tiles)//columns)
-    sheet = torch.full((3, rows*(side + gap) - gap, columns*(side + gap) - gap), GREY, dtype=torch.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = i//columns*(side + gap), i % columns*(side + gap)
-        sheet[:, top:top + side, left:left + side] = tile
-    return sheet
+    if len(tiles) == 1: return tiles[0]
+    sheet = make_grid(torch.stack(tiles), int(table["rank"].max()), gap, pad_value=GREY)
+    return sheet[:, gap:sheet.shape[1] - gap, gap:sheet.shape[2] - gap]   # no frame around the whole
 
 def _tile(image, field, row, column):
     "One picture, (3, side, side); a window of it where `field` is given."
@@ -386,7 +464,9 @@ def _layers_with_matches(
     table, found = list_layers(network, example), {}
     for choice in layers:
         found[choice] = [layer for layer in select_layers(table, choice) if layer in there]
-        if not found[choice]: raise ValueError(f"{what} has no simple matches in {choice}; layers with matches: {', '.join(there) or 'none'}")
+        if not found[choice]:
+            raise ValueError(f"{what} has no simple matches in {choice}; layers with matches: "
+                             f"{', '.join(there) or 'none'}")
     return list(dict.fromkeys(itertools.chain.from_iterable(found.values())))
 
 # %% ../../nbs/experiments/30_experiments.ipynb #68637e1a
@@ -400,9 +480,10 @@ def visualize(
     n: int = 2,                            # matches for each layer
     device: str | torch.device = "cpu",
 ) -> dict[str, str]:
-    """For the smallest simple matches of each layer, the nine images that excite each neuron most; a piece and a sheet for each match. Figures 5, 6.
+    """For the smallest simple matches of each layer, the nine images that excite each neuron most (Figures 5, 6).
 
-    Returns failures by name; raises `ValueError`, `FileNotFoundError` where `matches` does not have what is asked for.
+    A piece and a sheet for each match; returns failures by name. Raises `ValueError`, `FileNotFoundError` where
+    `matches` does not have what is asked for.
     """
     opened, about = open_networks(networks, device)
     if len(opened) != 2: raise ValueError(f"a match is between two networks, not {len(opened)}")
@@ -410,7 +491,8 @@ def visualize(
     a, b = opened
     origin = read_json(matches.with_suffix(".json"))["settings"]
     known = ResultFile(matches, origin, about).pieces()     # refuses matches of other networks
-    there = [facts["layer"] for facts in known.values() if (facts.get("network_a"), facts.get("network_b")) == (a, b) and np.isclose(facts["eps"], eps)]
+    there = [facts["layer"] for facts in known.values() if (facts.get("network_a"), facts.get("network_b")) == (a, b)
+             and np.isclose(facts["eps"], eps)]
     example = next(iter(validation_loader(data, device=device)))
     chosen = _layers_with_matches(opened[a], example, layers, there, f"{matches}, for {a} and {b} at ε = {eps:g},")
     table = read_table(matches)
@@ -418,8 +500,8 @@ def visualize(
     result, pieces = ResultFile(path, {**data_settings(data, 1), "eps": eps, "matches": origin}, about), {}
     for layer in chosen:
         for i, match in enumerate(chosen_matches(table[table.layer == layer], n).itertuples(), start=1):
-            sheet = path.with_name(f"{path.stem}-{layer.removesuffix('.relu')}-{i}.png")
-            pieces[f"{layer} {i}"] = lambda layer=layer, match=match, sheet=sheet: _visualize_piece(opened.values(), data, layer, match, sheet, device)
+            sheet = path.with_name(f"{path.stem}-{layer.removesuffix('.relu').replace(':', '-')}-{i}.png")
+            pieces[f"{layer} {i}"] = partial(_visualize_piece, opened.values(), data, layer, match, sheet, device)
     return complete(result, pieces, device)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #fb2172f4
@@ -427,12 +509,46 @@ def _visualize_piece(networks, data, layer, match, sheet, device):
     "The table of one match; writes its sheet."
     tables, neurons = [], (match.neurons_x, match.neurons_y)
     for network, side, numbers in zip(networks, "xy", neurons):
-        table = exciting_images(network, validation_loader(data, device=device), layer, [int(i) for i in numbers.split()])
-        tables.append(table.assign(side=side))
+        numbers = [int(neuron) for neuron in numbers.split()]
+        tables.append(exciting_images(network, validation_loader(data, device=device), layer,
+                                      numbers).assign(side=side))
     table = pd.concat(tables, ignore_index=True)
     example = next(iter(validation_loader(data, device=device)))
     spatial = record(network, example, [layer])[layer].ndim == 4
-    picture = contact_sheet(data.validation_images.cpu(), table, receptive_field(network, example, layer) if spatial else None)
-    with atomic_path(sheet) as part: imsave(part, picture.permute(1, 2, 0).numpy(), format="png")
+    field = receptive_field(network, example, layer) if spatial else None
+    picture = contact_sheet(data.validation_images.cpu(), table, field).permute(1, 2, 0).numpy()
+    with atomic_path(sheet) as part: plt.imsave(part, picture, format="png")
     table = table.assign(layer=layer, label=data.validation_labels.cpu()[torch.tensor(table.image.tolist())].numpy())
     return table, {"layer": layer, "sheet": sheet.name, "neurons_x": match.neurons_x, "neurons_y": match.neurons_y}
+
+# %% ../../nbs/experiments/30_experiments.ipynb #9879b89e
+def plot_sheets(
+    path: Path,                            # the CSV of a result of `visualize`
+    pieces: Sequence[str] | None = None,   # names of matches; None: all
+    gap: int = 2,                          # as in `contact_sheet`
+    title: str | None = None,
+) -> plt.Figure:
+    "The sheets of simple matches, the neurons beside their rows. Raises `ValueError` where there are none."
+    origin = read_json(path.with_suffix(".json"))
+    pieces = list(origin["pieces"]) if pieces is None else pieces
+    if not pieces: raise ValueError(f"{path} holds no matches to draw")
+    labels = [_neurons(origin["pieces"][piece]) for piece in pieces]
+    sizes = [len(names) for names in labels]
+    figure, axes = plt.subplots(len(pieces), 1, squeeze=False, height_ratios=[size + 0.6 for size in sizes],
+                                figsize=(4.8, 0.5*(sum(sizes) + 0.6*len(sizes)) + 0.3), layout="constrained")
+    for ax, piece, names in zip(axes[:, 0], pieces, labels):
+        sheet = plt.imread(path.parent/origin["pieces"][piece]["sheet"])
+        side = (sheet.shape[0] + gap)/len(names)
+        ax.imshow(sheet, interpolation="nearest")
+        ax.set_yticks([side*(i + 0.5) - gap/2 for i in range(len(names))], names), ax.set_xticks([])
+        ax.spines[:].set_visible(False), ax.tick_params(length=0)
+        ax.set_title(f"{origin['pieces'][piece]['layer']}, match {piece.rpartition(' ')[2]}", fontsize=9)
+    settings = origin["settings"]
+    figure.suptitle(f"{title or settings['data']}, ε = {settings['eps']:g}\nwhat excites the neurons most, left to "
+                    "right",
+                    fontsize=9)
+    return figure
+
+def _neurons(match):
+    "The neurons of a match, as a figure calls them."
+    return [f"${side}_{{{neuron}}}$" for side in "xy" for neuron in match[f"neurons_{side}"].split()]

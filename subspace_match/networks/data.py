@@ -79,7 +79,10 @@ def _cifar10(root: Path):
     "CIFAR-10 as torchvision downloads it, in the same five parts."
     parts = []
     for train in (True, False):
-        source = torchvision.datasets.CIFAR10(root, train=train, download=True)
+        try: source = torchvision.datasets.CIFAR10(root, train=train, download=True)
+        except OSError as error:
+            raise ConnectionError(f"CIFAR-10 cannot be downloaded ({error}); connect, or put cifar-10-python.tar.gz "
+                                  f"into {Path(root).absolute()}") from error
         parts += [source.data.transpose(0, 3, 1, 2), np.array(source.targets, dtype=np.int64)]
     return *parts, source.classes
 
@@ -103,7 +106,8 @@ def _same_size(size):
 # %% ../../nbs/networks/21_data.ipynb #28910bc7
 def _parts(folder: Path) -> tuple[Path, Path]:
     "The training and the validation folder of an image tree."
-    if not (folder/"train").is_dir(): raise FileNotFoundError(f"{folder} has no folder train/; expected train/<class>/*")
+    if not (folder/"train").is_dir():
+        raise FileNotFoundError(f"{folder} has no folder train/; expected train/<class>/*")
     for name in ("val", "validation", "test"):
         if (folder/name).is_dir(): return folder/"train", folder/name
     raise FileNotFoundError(f"{folder} has no folder val/, validation/ or test/ beside train/")
@@ -122,6 +126,7 @@ def _decode(part: Path, image_size: int | None, target: Path, name: str):
         for start in tqdm(range(0, len(source), 1024), desc=f"decoding {part.name}", leave=False, disable=None):
             list(pool.map(put, range(start, min(start + 1024, len(source)))))
     images.flush()
+    del images, put   # Windows renames no folder with an open file
     np.save(target/f"{name}_labels.npy", np.array(source.targets, dtype=np.int64))
     return source.classes
 
@@ -173,7 +178,8 @@ def load_data(
 ) -> ImageData:
     """Load a data set, decoding it into a cache on first use.
 
-    Raises `ValueError` for an unknown name, an unusable image or a damaged cache, `FileNotFoundError` for a missing folder.
+    Raises `ValueError` for an unknown name, an unusable image or a damaged cache, `FileNotFoundError` for a missing
+    folder, `ConnectionError` where a download fails.
     """
     titles = {"digits": "Digits", "cifar10": "CIFAR-10", "imagefolder": Path(folder or "").name}
     if name not in titles: raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(titles)}")
@@ -247,7 +253,8 @@ def training_loader(
     order = order[rank:len(order) - len(order) % size:size].tolist()
     generator.manual_seed((seed*100_003 + epoch)*1_009 + rank + 1)
     batches = _Batches(data.train_images, data.train_labels, data, device, generator)
-    return DataLoader(batches, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=len(order) > batch_size))
+    return DataLoader(batches, batch_size=None,
+                      sampler=BatchSampler(order, batch_size, drop_last=len(order) > batch_size))
 
 def validation_loader(
     data: ImageData,
@@ -256,4 +263,5 @@ def validation_loader(
 ) -> DataLoader:
     "The validation images, unaugmented, in their order."
     batches = _Batches(data.validation_images, data.validation_labels, data, device, None)
-    return DataLoader(batches, batch_size=None, sampler=BatchSampler(SequentialSampler(batches), batch_size, drop_last=False))
+    return DataLoader(batches, batch_size=None,
+                      sampler=BatchSampler(SequentialSampler(batches), batch_size, drop_last=False))

@@ -112,8 +112,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture.startswith("torchvision."):
-            if width != 1 or in_channels != 3: raise ValueError("torchvision's models have a fixed width and take 3 channels")
-            return _torchvision(architecture.removeprefix("torchvision."), n_classes)
+            return _torchvision(architecture.removeprefix("torchvision."), n_classes, in_channels, width)
         if architecture in VGG: model = vgg(VGG[architecture], n_classes, in_channels, width, batch_norm)
         elif architecture in RESNET: model = resnet(RESNET[architecture], n_classes, in_channels, width)
         else: raise ValueError(_unknown(architecture))
@@ -128,12 +127,14 @@ def _initialise(model, initialisation):
         if initialisation == "authors" and isinstance(module, nn.Linear): nn.init.normal_(module.weight, std=0.01)
         if initialisation == "authors" and getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
 
-def _torchvision(name, n_classes):
+def _torchvision(name, n_classes, in_channels, width):
     "One of torchvision's models, untrained."
     names = torchvision.models.list_models()
     if name not in names:
         near = get_close_matches(name, names)
         raise ValueError(f"torchvision has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+    if width != 1: raise ValueError(f"torchvision's models have a width of their own; {width:g} cannot be had")
+    if in_channels != 3: raise ValueError(f"torchvision's models take 3 channels, and the images have {in_channels}")
     return torchvision.models.get_model(name, weights=None, num_classes=n_classes)
 
 def _unknown(architecture):

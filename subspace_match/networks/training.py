@@ -162,6 +162,7 @@ def train(
     progress: bool = True,                 # a bar on a terminal, a line for each epoch elsewhere
     batch_norm: bool = True,               # see `build_model`
     initialisation: str = "fan-out",       # likewise
+    deterministic: bool = True,            # False: on a GPU the fastest kernels, whose results differ from run to run
 ) -> tuple[nn.Module, dict]:
     """Train a network, or continue, or load it where it is complete; returns it with the content of `weights.json`.
 
@@ -193,7 +194,8 @@ def train(
     for epoch in range(len(history) + 1, recipe.epochs + 1):
         loader = training_loader(data, recipe.batch_size//size, seed, epoch, device, part=(rank, size))
         name = f"{architecture} seed {seed} epoch {epoch}/{recipe.epochs}"
-        with tqdm(total=batches, desc=name, leave=False, disable=None if progress and rank == 0 else True) as bar, _reproducible(seed, epoch, device):
+        with (tqdm(total=batches, desc=name, leave=False, disable=None if progress and rank == 0 else True) as bar,
+              _reproducible(seed, epoch, device, deterministic)):
             loss, correct = _train_epoch(parallel, optimizer, scheduler, loader, recipe, device, bar)
         history.append({"epoch": epoch, "loss": loss, "train_accuracy": correct,
                         "validation_accuracy": accuracy(model, validation_loader(data, device=device))})
@@ -201,16 +203,20 @@ def train(
         if progress: tqdm.write(f"{name}: loss {loss:.3f}, training {correct:.1%}, validation {history[-1]['validation_accuracy']:.1%}")
         if epoch in snapshots: _save_weights(model, folder/f"epoch-{epoch:03}.safetensors")
         _save_checkpoint(checkpoint, model, optimizer, scheduler, identity, history)
-    if rank == 0: _finish(folder, model, identity, history, device)
+    if rank == 0: _finish(folder, model, {**identity, "deterministic": deterministic}, history, device)
     if size > 1: dist.barrier()
     return load_network(folder, device)
 
 # %% ../../nbs/networks/23_training.ipynb #8cd0ac14
 @contextlib.contextmanager
-def _reproducible(seed, epoch, device):
-    "Inside, anything a network draws (dropout) depends on seed and epoch alone, and cuDNN uses deterministic kernels."
+def _reproducible(seed, epoch, device, deterministic):
+    """Inside, anything a network draws (dropout) depends on seed and epoch alone, and cuDNN uses deterministic kernels.
+
+    Where they are not asked for, it measures which kernels are the fastest, and takes those.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+    kernels = {"deterministic": deterministic, "benchmark": not deterministic}
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(enabled=True, **kernels):
         torch.manual_seed(seed*100_003 + epoch)
         yield
 
