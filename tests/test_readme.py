@@ -1,5 +1,7 @@
-"""The README's examples run as they stand there, and everything it links to exists."""
+"""The README's examples run as they stand there, its claims are those of the data, and what it links to exists."""
+import json
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +36,10 @@ def run(example): exec(compile(example, "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if example is not OWN_COMPARISON])
-def test_example_runs(example): run(example)
+def test_example_runs_and_prints_what_is_written_below_it(example, capsys):
+    run(example)
+    below = re.match(r"```\n\n```text\n(.*?)```", README.partition(example)[2], re.DOTALL)
+    assert capsys.readouterr().out == (below[1] if below else "")
 
 
 @pytest.mark.filterwarnings("ignore:fewer than two samples")
@@ -53,8 +58,53 @@ def test_an_own_comparison_takes_ten_lines():
     assert len([line for line in OWN_COMPARISON.splitlines() if line.strip()]) <= 10 and ".plot()" in OWN_COMPARISON
 
 
-@pytest.mark.parametrize("page", [ROOT/"README.md", ROOT/"nbs/index.ipynb"], ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def settings():
+    parser = ConfigParser(delimiters=["="], interpolation=None)
+    parser.read(ROOT/"settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def test_links_survive_elsewhere_and_name_files_that_exist():
+    "On PyPI nothing is relative: each link is absolute, and those to the repository name a file of the tree."
+    git, branch = settings()["git_url"], settings()["branch"]
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    own = [re.fullmatch(rf"{git}/(?:blob|raw|tree)/{branch}/([^#]+)(?:#.*)?", link) for link in links if link.startswith(git)]
+    assert all(link.startswith("https://") for link in links) and len(own) > 20 and all(own)
+    assert not [match[1] for match in own if not (ROOT/match[1]).exists()]
+
+
+def test_links_to_the_site_name_pages():
+    "A page of the site is a notebook, or one of those that docs/build.py makes."
+    site = settings()["doc_host"] + settings()["doc_baseurl"]
+    made = {"", "gallery", "api/index", "experiments/which-measure"}
+    pages = {link.removeprefix(site).strip("/").removesuffix(".html") for link in re.findall(rf"\]\(({site}[^)\s]*)\)", README)}
+    assert pages and not {page for page in pages - made if not (ROOT/f"nbs/{page}.ipynb").exists()}
+
+
+def test_links_of_the_first_notebook_lead_somewhere():
+    page = ROOT/"nbs/index.ipynb"
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")) if "://" not in link]
-    missing = [link for link in links if not (page.parent/link).exists()]
-    assert links and not missing
+    assert links and not [link for link in links if not (page.parent/link).exists()]
+
+
+def test_claims_are_those_of_the_data():
+    "What the first screen says of the networks in its figure."
+    folder = ROOT/"results/cifar10-jpeg-vgg11"
+    networks = json.loads((folder/"provenance.json").read_text(encoding="utf-8"))["networks"]
+    table = pd.read_csv(folder/"similarity.csv")
+    accuracy = sum(network["validation_accuracy"] for network in networks)/len(networks)
+    caption = re.search(r"\*(Three VGG11 that.*?)\*\n", README, re.DOTALL)[1]
+    assert len(networks) == 3 and f"({networks[0]['epochs']} epochs, {accuracy:.1%}".replace("%", " %") in caption
+    assert f"d = {table.d.max():,} in the first" in " ".join(caption.split())
+    at = table.pivot_table(index="layer", columns=table.eps.round(3), values="similarity", aggfunc="max")
+    low = table.pivot_table(index="layer", columns=table.eps.round(3), values="similarity", aggfunc="min")
+    convolutions = [layer for layer in at.index if "conv" in layer and layer != "stage1.conv1.relu"]
+    empty = [layer for layer in at.index if at.loc[layer, 0.5] == 0]
+    assert len(convolutions) == 7 and at.loc[convolutions, 0.3].max() < 0.01
+    assert len(empty) == 3 and low.loc[empty, 0.6].min() > 0.99
+
+
+def test_both_first_screens_promise_two_commands():
+    for page in ("README.md", "nbs/index.ipynb"):
+        text = (ROOT/page).read_text(encoding="utf-8")
+        assert "make reproduce" in text and "make test" in text
