@@ -558,13 +558,14 @@ def dynamics_command(
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="give the batch norms of untrained networks the statistics of training images")] = False,
 ):
     "Compare the snapshots that runs have kept, along the training (Figure 4); write a table and a figure."
     from subspace_match.experiments.pieces import dynamics
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     folders, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
-    out = out or Path("results/dynamics")/f"{name}.csv"
-    _report(out, dynamics(folders, images, out, every, list(layers), where))
+    out = out or Path("results/dynamics")/f"{name}{'-calibrated' if calibrate else ''}.csv"
+    _report(out, dynamics(folders, images, out, every, list(layers), where, calibrate))
 
 # %% ../nbs/networks/28_command_line.ipynb #24175521
 @command

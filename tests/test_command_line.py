@@ -224,6 +224,19 @@ def test_snapshots_are_compared_along_the_training(place, tmp_path):
     assert table.groupby("kind").piece.nunique().to_dict() == {"same epoch": 6, "own future": 3, "untrained, other": 6}
     assert table.d.min() == 225
 
+def test_untrained_networks_are_read_with_batch_norm_where_asked(place, tmp_path):
+    results = [run("dynamics", *FIRST_TWO, "--every", 2, *options, *folders(place)[:-1], tmp_path/name)
+               for name, options in (("plain.csv", []), ("calibrated.csv", ["--calibrate"]))]
+    assert all(result.exit_code == 0 for result in results), [result.output for result in results]
+    plain, calibrated = (read_table(tmp_path/name).set_index(["piece", "layer", "eps"]) for name in ("plain.csv", "calibrated.csv"))
+    untrained = plain[(plain.epoch_a == 0) & (plain.kind == "same epoch")].index
+    trained = plain[plain.epoch_a > 0].index
+    assert calibrated.dead_x[untrained].sum() < plain.dead_x[untrained].sum()
+    assert calibrated.similarity[trained].equals(plain.similarity[trained]) and not calibrated.similarity[untrained].equals(plain.similarity[untrained])
+    assert "calibrated" in read_json(tmp_path/"calibrated.json")["settings"]["untrained"]
+    again = run("dynamics", *FIRST_TWO, "--every", 2, *folders(place)[:-1], tmp_path/"calibrated.csv")
+    assert again.exit_code == 1 and "untrained" in again.output
+
 
 def test_matches_are_looked_at(place, sizes, tmp_path):
     result = run("visualize", *FIRST_TWO, "--matches", sizes, "--n", 1, *folders(place)[:-1], tmp_path/"look.csv")
