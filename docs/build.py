@@ -5,6 +5,7 @@ statement ("**Lemma 2 (union-close).** …"), links from every mention of one, l
 the pages that no notebook is: the reference, the gallery, "Which measure should I report?", llms.txt.
 """
 import base64
+import functools
 import importlib
 import inspect
 import json
@@ -174,6 +175,22 @@ def figures(nb) -> list[tuple[str, str, str]]:
     return found
 
 
+CELL_LINK = re.compile(r'href=\\?"([^"#\\]+)\.ipynb#cell-id=([\w-]+)')
+
+
+@functools.cache
+def linked_cells() -> frozenset[str]:
+    "The cells to which a table among the stored outputs links, as `notebook.ipynb#cell-id=…`."
+    return frozenset(cell for path in notebooks() for _, cell in CELL_LINK.findall(path.read_text(encoding="utf-8")))
+
+
+def with_cell_links(output):
+    "A stored output whose links to cells of notebooks lead to the site's pages."
+    if html := output.get("data", {}).get("text/html"):
+        output["data"]["text/html"] = CELL_LINK.sub(r'href="\1.html#cell-\2', "".join(html))
+    return output
+
+
 def adapted(nb, path: Path, labels: dict[str, str], names: dict[str, str]):
     "A notebook as Sphinx is to read it."
     here, pictures = page(path), {cell: text for cell, _, text in figures(nb)}
@@ -190,6 +207,8 @@ def adapted(nb, path: Path, labels: dict[str, str], names: dict[str, str]):
             if cell.id in pictures:
                 cell.metadata["mystnb"] = {"image": {"alt": plain(pictures[cell.id])}}
                 cells.append(nbformat.v4.new_markdown_cell(f"(figure-{cell.id})="))
+            cell.outputs = [with_cell_links(output) for output in cell.outputs]
+        if cell.id in linked_cells(): cells.append(nbformat.v4.new_markdown_cell(f'<span id="cell-{cell.id}"></span>'))
         cells.append(cell)
     nb.cells = cells
     return nb

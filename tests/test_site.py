@@ -44,6 +44,12 @@ def test_links_are_put_into_prose_only():
     assert linked("[text](../../README.md)") == f"[text]({build.SETTINGS['git_url']}/blob/main/README.md)"
 
 
+def test_links_to_cells_lead_to_the_sites_pages():
+    table = nbformat.v4.new_output("display_data", data={"text/html": '<a href="../theory/02_structure.ipynb#cell-id=ab-1">x</a>'})
+    assert build.with_cell_links(table)["data"]["text/html"] == '<a href="../theory/02_structure.html#cell-ab-1">x</a>'
+    assert {cell.id for cell in build.read(HERE).cells if "**Lemma 2 (" in cell.source} <= build.linked_cells()
+
+
 def test_formulas_stand_on_lines_of_their_own():
     assert build.display_math("so $$a = b$$ holds") == "so \n$$\na = b\n$$\nholds"
     assert build.display_math("```\n$$x$$\n```") == "```\n$$x$$\n```"
