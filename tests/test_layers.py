@@ -7,6 +7,7 @@ import torch
 import torchvision
 import transformers
 from torch import nn
+from torch.nn import functional as F
 
 from examples import SMALL, Twice, network
 from subspace_match import compare, list_layers
@@ -104,7 +105,7 @@ def test_channels_are_neurons_wherever_they_stand(build, neurons):
     assert {layer: table.neurons[layer] for layer in neurons} == neurons
     assert (table["shape"].map(np.prod) == 2 * table.neurons * table.samples).all()
     comparison = compare([build(), build()], [images], lazy=True, progress=False)
-    assert comparison.layers == [layer for layer in table.index if table.type[layer] == "GELU"]
+    assert comparison.layers == [layer for layer in table.index if table.type[layer] in ("GELU", "input")]
     assert all(
         pair.n_x == table.neurons[pair.layer] and pair.d == 2 * table.samples[pair.layer]
         for pair in comparison.pairs.values()
@@ -278,7 +279,7 @@ def test_the_inputs_of_a_batch_are_counted(images, batch, n):
 
 
 def test_no_activation_function_to_take(images):
-    with pytest.raises(ValueError, match="no activation function runs as a module.*of the types Flatten, Linear"):
+    with pytest.raises(ValueError, match="no activation function runs.*of the types Flatten, Linear"):
         compare([nn.Sequential(nn.Flatten(), nn.Linear(128, 3))] * 2, [images])
 
 
@@ -307,3 +308,84 @@ def test_a_network_of_one_module(images):
 )
 def test_every_activation_function_is_taken(function, images):
     assert list(compare([nn.Sequential(nn.Conv2d(2, 3, 3), function())] * 2, [images], lazy=True).layers) == ["1"]
+
+
+class Residual(nn.Module):
+    "A residual network in small, with modules for its activation functions or without."
+
+    def __init__(self, functional):
+        super().__init__()
+        self.conv, self.norm, self.more, self.fc = (
+            nn.Conv2d(2, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.Conv2d(6, 6, 1),
+            nn.Linear(6, 3),
+        )
+        self.act = F.relu if functional else nn.ReLU(inplace=True)
+        self.inner = Inner(functional)
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv(x)))
+        return self.fc(self.act(self.inner(self.more(x)) + x).mean((2, 3)))
+
+
+class Inner(nn.Module):
+    def __init__(self, functional):
+        super().__init__()
+        self.act = None if functional else nn.SiLU()
+
+    def forward(self, x):
+        return F.silu(x, inplace=True) if self.act is None else self.act(x)
+
+
+def test_functions_are_layers_as_modules_are(images):
+    torch.manual_seed(0)
+    plain, functional = Residual(False), Residual(True)
+    functional.load_state_dict(plain.state_dict())
+    names = ["relu (function)", "inner.silu (function)", "relu (function):2", "fc (input)"]
+    assert compare([functional, functional], [images], lazy=True).layers == names
+    both = compare({"modules": plain, "functions": functional}, images.split(30))
+    assert both.layers == [
+        "act | relu (function)",
+        "inner.act | inner.silu (function)",
+        "act:2 | relu (function):2",
+        "fc (input)",
+    ]
+    assert (both.similarity(0.01).similarity == 1).all()
+    chosen = compare([functional, functional], [images], layers=["relu", "*silu*", nn.SiLU], lazy=True).layers
+    assert chosen == names[:3]
+    seen = record(functional, images)
+    assert (seen["norm"] < 0).any() and seen["relu (function)"].equal(seen["norm"].relu())
+    assert seen["fc (input)"].equal(seen["relu (function):2"].mean((2, 3)))
+    axes = list_layers(functional, images).set_index("layer")
+    assert list(axes.neurons[names]) == [6] * 4 and list(axes.samples[names]) == [36, 36, 36, 1]
+
+
+@pytest.mark.parametrize(
+    "call", [torch.relu, torch.relu_, torch.Tensor.relu, F.gelu, torch.sigmoid, F.leaky_relu, F.hardtanh, torch.tanh]
+)
+def test_whatever_way_a_function_is_called(call):
+    class Calls(nn.Module):
+        def forward(self, x):
+            return call(x * 1)
+
+    x = torch.randn(9, 4)
+    name, outputs = call.__name__.rstrip("_"), record(nn.Sequential(nn.Linear(4, 4), Calls()), x)
+    assert list(outputs) == ["0", f"1.{name} (function)", "1"]
+    assert outputs["1"].equal(outputs[f"1.{name} (function)"])
+
+
+def test_nothing_stays_behind_of_a_readout_that_is_none(images):
+    class Between(nn.Module):
+        "The last linear layer's output is not what the network returns."
+
+        def __init__(self):
+            super().__init__()
+            self.relu, self.fc = nn.ReLU(), nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.fc(self.relu(x).mean((2, 3))).exp()
+
+    assert list(record(Between(), images)) == ["relu", "fc"]
+    assert list(record(nn.Sequential(nn.Flatten(), nn.Linear(128, 3)), images)) == ["0", "1"]  # it reads the image
+    assert [name for name in record(network(0), images) if "input" in name] == []  # it reads a ReLU

@@ -309,8 +309,8 @@ def _outputs(k, network, batch, layers, forward, i, shapes=False):
     try: return record(network, batch, layers, forward, shapes)
     except Exception as error:
         error.add_note(f"in the forward pass of network {k} on batch {i}, of type {type(batch).__name__}; a loader "
-                       "must yield batches, of which the first entry goes into the network, or a dict by keyword; otherwise "
-                       "say how: forward=lambda model, batch: …")
+                       "must yield batches, of which the first entry goes into the network, or a dict by keyword; "
+                       "otherwise say how: forward=lambda model, batch: …")
         raise
 
 def _matrix(outputs, name, axis, samples, size):
@@ -344,7 +344,8 @@ def _columns(members, outputs, axes, samples, size, masked=False):
     if len({*firsts.values(), *([size] if masked else [])}) > 1:
         here = f", here the {size} inputs" if masked else ""
         raise ValueError(f"the first axis of each layer must count the same{here}, but its length is "
-                         f"{', '.join(firsts)}; if tokens come first: modules of PyTorch tell by batch_first, and others are not turned")
+                         f"{', '.join(firsts)}; if tokens come first: modules of PyTorch tell by batch_first, and "
+                         "others are not turned")
     return columns
 
 # %% ../../nbs/networks/24c_activations.ipynb #24a0000a
@@ -400,8 +401,8 @@ def _finish(running, n_inputs):
     "The finished JointGram: summed over processes, both triangles filled."
     _take(running)
     met_itself = torch.tensor(running.met_itself, device=running.parts.device)
-    totals = (running.parts, running.part_sums, running.part_samples, running.shifted, met_itself, *(running.kept or []))
-    for total in totals if _process()[1] > 1 else ():
+    totals = [running.parts, running.part_sums, running.part_samples, running.shifted, met_itself]
+    for total in [*totals, *(running.kept or [])] if _process()[1] > 1 else ():
         if total is not None: dist.all_reduce(total)
     for gram in running.parts: _fill(gram)
     d = int(running.part_samples.sum()) if running.drawn is None else int(running.part_samples[0])
