@@ -6,7 +6,7 @@ MATHJAX := .venv/mathjax/node_modules/mathjax/package.json
 BIN    := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup reproduce test lab sync-check notebooks-check pytest notebooks docs benchmark
+.PHONY: help setup reproduce test lab lint sync-check notebooks-check pytest notebooks docs benchmark
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,11 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 # the site needs npm, for MathJax; where there is none the tests of the site say that they are skipped
 test: sync-check notebooks-check $(if $(shell command -v npm),docs) pytest  ## everything that continuous integration runs
+
+lint: $(READY)  ## ruff and mypy: seconds
+	@echo "== ruff and mypy =="
+	ruff check .
+	mypy
 
 sync-check: $(READY)  ## notebooks are clean and exported: running the tools changes nothing
 	@echo "== notebooks are clean and in step with the library =="

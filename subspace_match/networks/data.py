@@ -126,7 +126,6 @@ def _decode(part: Path, image_size: int | None, target: Path, name: str):
         for start in tqdm(range(0, len(source), 1024), desc=f"decoding {part.name}", leave=False, disable=None):
             list(pool.map(put, range(start, min(start + 1024, len(source)))))
     images.flush()
-    del images, put   # Windows renames no folder with an open file
     np.save(target/f"{name}_labels.npy", np.array(source.targets, dtype=np.int64))
     return source.classes
 

@@ -1,0 +1,25 @@
+"""Uses of the library that mypy must accept, and mistakes it must refuse: `warn_unused_ignores` fails where one passes."""
+import numpy as np
+import torch
+from torch import nn
+
+from subspace_match import Comparison, Geometry, Levels, Match, compare, match_levels, maximum_match, minimal_match
+
+
+def two_matrices(x: np.ndarray, y: torch.Tensor) -> tuple[Match, Levels, Match | None]:
+    geometry: Geometry = Geometry.from_vectors(x, x)
+    return maximum_match(x, x, 0.3), match_levels(geometry), minimal_match(y, y, 0.3, ("x", 0))
+
+
+def networks(a: nn.Module, b: nn.Module, loader: object) -> Comparison:
+    compare({"a": a, "b": b}, loader, layers="relu")
+    compare([a, b], loader, layers=["relu", nn.Tanh], pairs="all", samples="inputs")
+    compare([a, b], loader, pairs="al")         # type: ignore[arg-type]
+    compare([a, b], loader, samples="input")    # type: ignore[arg-type]
+    compare("networks", loader)                 # type: ignore[arg-type]
+    return compare([a, b], loader)
+
+
+def stored_activations(x: np.ndarray, y: torch.Tensor) -> Comparison:
+    compare([{"layer": x}, {"layer": x}])
+    return compare({"a": {"layer": x}, "b": {"layer": y}})
