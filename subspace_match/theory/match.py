@@ -64,7 +64,7 @@ def tolerance_of(
 # %% ../../nbs/theory/01_matches.ipynb #f51173da
 def span_basis(
     vectors: Array,  # (m, d)
-    tolerance: float = TOLERANCE,  # the fraction of the largest singular value below which all is rounding noise
+    tolerance: float = TOLERANCE,  # below it a singular value of the unit vectors is rounding noise
 ) -> Array:
     """Orthonormal rows (rank, d) that span the rows of `vectors`.
 
@@ -76,7 +76,7 @@ def span_basis(
     if len(v) == 0: return v
     q, r = linalg.qr(v.T)
     u, s, _ = linalg.svd(r, full_matrices=False)
-    return (q @ u[:, s > tolerance * s[0]]).T
+    return (q @ u[:, s > tolerance]).T
 
 # %% ../../nbs/theory/01_matches.ipynb #90a0d1e9
 def relative_distance(
