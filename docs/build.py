@@ -160,6 +160,13 @@ def told(markdown: str) -> str:
     return next((text for text in reversed(found) if re.search(r"\b(must|should) (\w+ )?show|\b[Tt]o be seen\b", text)), (found or [""])[-1])
 
 
+def captioned(caption: str) -> str:
+    "The first sentence of `*Figure: …*`; two of them where the first is only a name."
+    first, *rest = sentences(caption.strip("*").removeprefix("Figure:").strip())
+    text = f"{first} {rest[0]}" if rest and len(first) < 20 else first
+    return text[0].upper() + text[1:]
+
+
 def figures(nb) -> list[tuple[str, str, str]]:
     "(cell id, PNG in base64, one sentence) of each figure: of the caption below it, else of the text before it."
     found, before = [], title_of(nb)[1]
@@ -171,7 +178,7 @@ def figures(nb) -> list[tuple[str, str, str]]:
         caption = re.match(r"\*[^*].*?[^*]\*(?=\s*(?:\n\n|$))", after, re.DOTALL)
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
-                found.append((cell.id, "".join(png), sentences(caption[0].strip("*"))[0] if caption else before))
+                found.append((cell.id, "".join(png), captioned(caption[0]) if caption else before))
     return found
 
 

@@ -62,7 +62,8 @@ def test_a_figure_is_described_by_its_caption_or_by_what_it_must_show():
         return build.figures(nbformat.v4.new_notebook(cells=[cells[0], cells[1], code, cells[2]]))[0][2]
     assert sentence("The plot must show a line. It is straight.\n\n| a |\n|---|") == "The plot must show a line."
     assert sentence("One. Two.") == "Two."
-    assert sentence("One.", "*Three VGG11. More.*\n\nText") == "Three VGG11."
+    assert sentence("One.", "*Figure: three networks of one kind. More.*\n\nText") == "Three networks of one kind."
+    assert sentence("One.", "*Figure: Lemma 18. Its count.*") == "Lemma 18. Its count."
     assert sentence("One.", "*Emphasis* begins a text.") == "One."
 
 
