@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from examples import SMALL, network
 from subspace_match import Geometry, compare
-from subspace_match.networks import activations
+from subspace_match.networks import activations, layers
 from subspace_match.networks.activations import joint_grams
 from subspace_match.networks.layers import neuron_matrix, record
 from subspace_match.theory.reference import maximum_match as literal_maximum_match
@@ -298,3 +298,119 @@ def test_constant_neurons_have_no_length_left_when_centred():
     x = np.concatenate([np.full((50, 1), 3.7), 1e5 + 1e-2 * rng.normal(size=(50, 1)), rng.normal(size=(50, 2))], 1)
     joint = joint_grams([{"a": x}, {"a": rng.normal(size=(50, 3))}], progress=False)["a"]
     assert joint.geometry(0, 1, centre=True).dead_x == 2 and joint.geometry(0, 1).dead_x == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"positions": 100, "draws": 2},
+        {"folds": 0, "chance": False},
+        {"samples": "inputs", "pairs": "all", "inputs_kept": 6},
+    ],
+)
+@pytest.mark.parametrize("killed", [1, 3])
+def test_a_pass_that_was_killed_goes_on(images, tmp_path, monkeypatch, options, killed):
+    monkeypatch.setattr(activations, "_due", lambda written, took: True)
+    networks, batches, seen = [network(0), network(1)], [(images[k : k + 16],) for k in range(0, 70, 16)], []
+
+    def forward(model, batch):
+        seen.append(len(batch[0]))
+        if forward.breaks and len(seen) > 2 + 2 * killed:
+            raise KeyboardInterrupt
+        return model(batch[0])
+
+    options = options | {"forward": forward, "progress": False}
+    forward.breaks = False
+    expected = joint_grams(networks, batches, **options)
+    seen.clear()
+    forward.breaks = True
+    with pytest.raises(KeyboardInterrupt):
+        joint_grams(networks, batches, cache=tmp_path, **options)
+    forward.breaks = False
+    for forwards in (2 + 2 * (5 - killed), 2):  # what was left; then nothing: shapes only
+        seen.clear()
+        found = joint_grams(networks, batches, cache=tmp_path, **options)
+        assert len(seen) == forwards
+        for layer, joint in expected.items():
+            for name in ("parts", "part_sums", "fold_samples", "shifted"):
+                if getattr(joint, name) is None:
+                    assert getattr(found[layer], name) is None
+                else:
+                    torch.testing.assert_close(
+                        getattr(found[layer], name), getattr(joint, name), rtol=1e-12, atol=1e-12
+                    )
+            assert (found[layer].n_inputs, found[layer].n_samples) == (70, joint.n_samples)
+            for member, kernel in (joint.kernels or {}).items():
+                torch.testing.assert_close(found[layer].kernels[member], kernel)
+
+
+def test_a_cache_serves_the_same_pass_only(images, tmp_path):
+    def run(networks=None, batches=None, **options):
+        networks = networks or [network(0), network(1)]
+        before = set(tmp_path.iterdir())
+        joint_grams(networks, batches or [images], cache=tmp_path, progress=False, **options)
+        return set(tmp_path.iterdir()) - before
+
+    assert len(run()) == 1 and not run()
+    for other in (
+        run([network(0), network(2)]), run(batches=[images + 1]), run(layers="6"), run(folds=3), run(chance=False),
+        run(positions=100), run(inputs_kept=3), run(forward=lambda model, batch: model(batch)),
+    ):  # fmt: skip
+        assert len(other) == 1
+    half = {"networks": [network(k).bfloat16() for k in range(2)], "batches": [images.bfloat16()]}
+    assert len(run(**half)) == 1 and not run(**half)
+    stored = {"networks": [{"a": torch.randn(50, 3)} for k in range(2)]}
+    assert len(joint_grams(**stored, cache=tmp_path)) == 1
+
+
+def test_a_damaged_cache_is_named_and_a_useless_folder_before_the_pass(images, tmp_path, monkeypatch):
+    networks = [network(0), network(1)]
+    joint_grams(networks, [images], cache=tmp_path / "cache", progress=False)
+    (file,) = (tmp_path / "cache").iterdir()
+    content = bytearray(file.read_bytes())
+    for damaged in (content[:-50], content[:-50] + bytes([1] * 50)):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{file.name} is damaged.*delete it"):
+            joint_grams(networks, [images], cache=tmp_path / "cache", progress=False)
+    with pytest.raises(OSError, match="can't be written"):
+        joint_grams(networks, [images], cache=file)
+    file.unlink()
+    monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match="has room for 1e-06 GB"):
+        joint_grams(networks, [images], cache=tmp_path / "cache", progress=False)
+
+
+def test_layers_that_do_not_fit_together_are_summed_in_turn(images):
+    networks, loader = [network(0), network(1)], DataLoader(TensorDataset(images), batch_size=16)
+    expected = joint_grams(networks, loader, progress=False)
+    with pytest.warns(UserWarning, match="2 passes over the loader: the sums of 2 layers take 0.034 GB, and 0.02 GB"):
+        groups = list(activations.joint_gram_groups(networks, loader, memory=2e7, progress=False))
+    assert [list(group) for group in groups] == [["2"], ["6"]]
+    for group in groups:
+        for layer, joint in group.items():
+            assert joint.parts.equal(expected[layer].parts) and joint.shifted.equal(expected[layer].shifted)
+    with pytest.raises(ValueError, match="2 layers take 0.034 GB.*one group after the other"):
+        joint_grams(networks, loader, memory=2e7)
+    with pytest.raises(ValueError, match="2 passes are needed, and an iterator"):
+        list(activations.joint_gram_groups(networks, iter([images]), memory=2e7))
+    with pytest.raises(ValueError, match="layer 2 .12 neurons; folds: 5, chance: True. take 0.017 GB, and 0.001 GB"):
+        list(activations.joint_gram_groups(networks, loader, memory=1e6))
+
+
+def test_what_cannot_fit_is_refused_before_it_is_allocated():
+    with torch.device("meta"):
+        stored = [{f"layer{k}": torch.empty(10, 4096 * 16) for k in range(4)} for network in range(2)]
+    with pytest.raises(ValueError, match="layer0 .131072 neurons; folds: 5, chance: True. take 8.2e\\+02 GB"):
+        joint_grams(stored, memory=20e9)
+    plan = activations.memory_plan({f"layer{k}": (4096, 4096) for k in range(32)}, memory=20e9)
+    assert plan.groupby("pass").bytes.sum().max() <= 20e9 and plan["pass"].is_monotonic_increasing
+    assert plan.bytes[0] >= 6 * 8 * 8192**2
+
+
+def test_a_model_without_weights_is_named(images):
+    with torch.device("meta"):
+        bare = network(0)
+    with pytest.raises(ValueError, match="network 1 has no weights.*'meta'"):
+        joint_grams([network(0), bare], [images])
+    assert list(layers.list_layers(bare, images).neurons[:3]) == [6, 6, 6]

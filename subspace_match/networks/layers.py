@@ -170,7 +170,8 @@ class _Watch:
         self.fired = result
 
     def returned(self, output):
-        self.reads_out = self.new and self.fired is not None and _same(_first_tensor(output), self.answer)
+        returned = any(_same(tensor, self.answer) for tensor in _tensors(output))
+        self.reads_out = self.new and self.fired is not None and returned
 
 def _same(one, other):
     "Whether two tensors are one and the same."
@@ -178,12 +179,15 @@ def _same(one, other):
     return one is other or not one.is_meta and one.data_ptr() == other.data_ptr()
 
 # %% ../../nbs/networks/24a_layers.ipynb #74ac7d06
+def _tensors(output):
+    "The tensors in a module's output, which may hold several, as in transformers."
+    if isinstance(output, torch.Tensor): yield output
+    elif isinstance(output, (Mapping, tuple, list)):
+        for part in output.values() if isinstance(output, Mapping) else output: yield from _tensors(part)
+
 def _first_tensor(output):
-    "A module's output; the first tensor in it where there are several, as in transformers. None where there is none."
-    if isinstance(output, torch.Tensor): return output
-    if isinstance(output, Mapping): output = output.values()
-    elif not isinstance(output, (tuple, list)): return None
-    return next((tensor for tensor in map(_first_tensor, output) if tensor is not None), None)
+    "The first tensor in a module's output; None where there is none."
+    return next(_tensors(output), None)
 
 # %% ../../nbs/networks/24a_layers.ipynb #11c64bab
 def _to(batch, device, dtype=None):
