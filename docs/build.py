@@ -8,7 +8,6 @@ import base64
 import functools
 import importlib
 import inspect
-import json
 import re
 import shutil
 import subprocess
@@ -33,7 +32,8 @@ KINDS = "Definition|Lemma|Theorem|Claim|Proposition|Remark|Algorithm|Corollary"
 STATEMENT = re.compile(rf"\*\*((?:{KINDS})\b[^*]*?)\.?\*\*\s*(.*)", re.DOTALL)
 NUMBERED = re.compile(rf"\b({KINDS}) ([A-Z]?\d+(?:\.\d+)?)")
 # what a link must not be put into: code, formulas, links, bold type
-CLOSED = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|!?\[[^\]]*\]\([^)]*\)|\*\*[^*]+\*\*|<[^>\n]+>)", re.DOTALL)
+CLOSED = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$|"
+                    r"!?\[[^\]]*\]\([^)]*\)|\*\*[^*]+\*\*|<[^>\n]+>)", re.DOTALL)
 
 
 def notebooks() -> list[Path]:
@@ -98,7 +98,9 @@ def outside(text: str, change) -> str:
 
 
 def with_links(text: str, labels: dict[str, str], names: dict[str, str], here: Path) -> str:
-    "Markdown whose mentions of statements and public names are links, as are its references to files of the repository."
+    """Markdown whose mentions of statements and public names are links, as are its references to files of the
+    repository.
+    """
     def mention(match):
         label = label_of(match[0])
         return f"[{match[0]}](#{label})" if label in labels else match[0]
@@ -130,7 +132,8 @@ def boxed(text: str, labels: dict[str, str], here: str) -> str:
         while parts and (body[-1].rstrip().endswith((":", ",")) or parts[0].startswith("$$")): body.append(parts.pop(0))
         label = label_of(title)
         if labels.get(label) == here:
-            if name := re.search(r"\(([\w -]+)\)$", title): found.append(f"```{{index}} ! {name[1]}\n```")  # search finds it first
+            # search finds it first
+            if name := re.search(r"\(([\w -]+)\)$", title): found.append(f"```{{index}} ! {name[1]}\n```")
             found.append(f"({label})=")
             labels[label] = ""                               # its target is set; a repetition gets none
         inside = "\n\n".join(body).strip() or "\\"
@@ -157,7 +160,8 @@ def told(markdown: str) -> str:
     "What a text says of the picture below it: the sentence that says what it must show, or its last one."
     prose = [block for block in blocks(markdown) if not block.startswith(("#", "|", "```", "- ", "$$", "<", ":::"))]
     found = [sentence for block in prose for sentence in sentences(re.sub(r"^\*\*[^*]+\*\*\s*", "", block))]
-    return next((text for text in reversed(found) if re.search(r"\b(must|should) (\w+ )?show|\b[Tt]o be seen\b", text)), (found or [""])[-1])
+    return next((text for text in reversed(found) if re.search(r"\b(must|should) (\w+ )?show|\b[Tt]o be seen\b", text)),
+                (found or [""])[-1])
 
 
 def captioned(caption: str) -> str:
@@ -230,7 +234,8 @@ def plain(text: str) -> str:
 def escaped(text: str) -> str:
     "A docstring's prose as reStructuredText: `code` is code, and nothing else is markup."
     parts = re.split(r"(`+[^`\n]+`+)", text)
-    return "".join(f"``{part.strip('`')}``" if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part) for i, part in enumerate(parts))
+    return "".join(f"``{part.strip('`')}``" if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part)
+                   for i, part in enumerate(parts))
 
 
 def process_docstring(app, what, name, obj, options, lines):
@@ -294,7 +299,8 @@ def gallery(folder: Path) -> str:
         for i, (cell, png, text) in enumerate(items):
             (folder/f"{cell}-{i}.png").write_bytes(base64.b64decode(png))
             caption = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
-            found.append(f"::::{{figure}} {folder.name}/{cell}-{i}.png\n:alt: {plain(text)}\n:target: {page(path)}.html#figure-{cell}\n\n"
+            found.append(f"::::{{figure}} {folder.name}/{cell}-{i}.png\n:alt: {plain(text)}\n:target: "
+                         f"{page(path)}.html#figure-{cell}\n\n"
                          f"{caption}\n::::")
         found.append(":::::")
     return "\n\n".join(found) + "\n"
@@ -302,20 +308,25 @@ def gallery(folder: Path) -> str:
 
 def choice(nb, path: Path):
     "The page that answers `CHOICE`: that section of notebook 36, until the next heading of its level."
-    starts = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "markdown" and cell.source.startswith(f"## {CHOICE}")]
-    if not starts: raise ValueError(f"{path.name}: no cell begins with '## {CHOICE}'; the site has a page of that section")
+    starts = [i for i, cell in enumerate(nb.cells) if cell.cell_type == "markdown"
+              and cell.source.startswith(f"## {CHOICE}")]
+    if not starts:
+        raise ValueError(f"{path.name}: no cell begins with '## {CHOICE}'; the site has a page of that section")
     rest = nb.cells[starts[0]:]
-    end = next((i for i, cell in enumerate(rest[1:], 1) if cell.cell_type == "markdown" and cell.source.startswith("## ")), len(rest))
+    end = next((i for i, cell in enumerate(rest[1:], 1) if cell.cell_type == "markdown"
+                and cell.source.startswith("## ")), len(rest))
     nb.cells = rest[:end]
     nb.cells[0].source = nb.cells[0].source.removeprefix("#")         # a page's heading is of the first level
-    nb.cells.append(nbformat.v4.new_markdown_cell(f"From [{title_of(read(path))[0]}]({path.name}), which has the evidence."))
+    nb.cells.append(nbformat.v4.new_markdown_cell(f"From [{title_of(read(path))[0]}]({path.name}), which has the "
+                                                  "evidence."))
     return nb
 
 
 def contents() -> str:
     "The table of contents, which the first page carries without showing it."
     tree = "```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```"
-    floors = [tree.format(floor.capitalize(), "\n".join(page(path) for path in notebooks() if page(path).startswith(floor)))
+    floors = [tree.format(floor.capitalize(),
+                          "\n".join(page(path) for path in notebooks() if page(path).startswith(floor)))
               for floor in FLOORS]
     return "\n\n".join([tree.format("Begin here", "experiments/which-measure\ngallery\napi/index"), *floors])
 
@@ -323,7 +334,8 @@ def contents() -> str:
 def llms() -> str:
     "What a language model should know of the site: the form of llmstxt.org."
     found = [f"# {SETTINGS['title']}", f"> {SETTINGS['description']}",
-             f"Source: {SETTINGS['git_url']}. Reference of the functions: {SITE}/api/index.html. All figures: {SITE}/gallery.html."]
+             f"Source: {SETTINGS['git_url']}. Reference of the functions: {SITE}/api/index.html. All figures: "
+             f"{SITE}/gallery.html."]
     for floor in FLOORS:
         rows = [f"- [{title_of(read(path))[0]}]({SITE}/{page(path)}.html): {title_of(read(path))[1]}"
                 for path in notebooks() if page(path).startswith(floor)]

@@ -558,7 +558,10 @@ def dynamics_command(
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
     every: Every = 1, runs: Runs = Path("runs"), out: OutFile = None, device: Device = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="give the batch norms of untrained networks the statistics of training images")] = False,
+    calibrate: Annotated[bool,
+                         typer.Option("--calibrate",
+                                      help="give the batch norms of untrained networks the statistics of training "
+                                           "images")] = False,
 ):
     "Compare the snapshots that runs have kept, along the training (Figure 4); write a table and a figure."
     from subspace_match.experiments.pieces import dynamics

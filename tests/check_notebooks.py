@@ -60,7 +60,8 @@ def shown(output) -> tuple[str, str]:
     "What a reader sees of an output: its kind and its content."
     if output.output_type == "stream": return output.name, "".join(output.text)
     for kind in ("image/png", "text/html", "text/markdown", "text/latex", "text/plain"):
-        if kind in output.get("data", {}): return kind, re.sub(r"\bT_[0-9a-f]{5}", "T_", "".join(output.data[kind]))  # pandas' names
+        # pandas' names
+        if kind in output.get("data", {}): return kind, re.sub(r"\bT_[0-9a-f]{5}", "T_", "".join(output.data[kind]))
     return output.output_type, str(output.get("data", output.get("evalue", "")))
 
 
@@ -112,7 +113,8 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model\s*:\s*(\d+)", info.read_text() if info.exists() else "", re.MULTILINE)
     release = ".".join(torch.__version__.split(".")[:2])
-    return f"{platform.machine()} {model[1] if model else ''} {torch.backends.cpu.get_cpu_capability()}, torch {release}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {model[1] if model else ''} {capability}, torch {release}"
 
 
 def is_from_here(nb) -> bool:
@@ -148,7 +150,8 @@ def check(path: Path, store: bool = False) -> list[str]:
     if store:
         stored.metadata["processor"] = processor()
         nbformat.write(stored, path)
-    note = "" if here or store else f"  (from {stored.metadata.get('processor', 'an unknown processor')}: only words are compared)"
+    elsewhere = stored.metadata.get("processor", "an unknown processor")
+    note = "" if here or store else f"  (from {elsewhere}: only words are compared)"
     print(f"{time.perf_counter() - start:5.0f} s  {name}{note}", flush=True)
     return found
 
@@ -161,7 +164,8 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # the experiments take longest: they come first, so that the workers end together
-    notebooks = arguments.notebooks or sorted((ROOT/"nbs").rglob("[0-9i]*.ipynb"), key=lambda path: path.name, reverse=True)
+    notebooks = arguments.notebooks or sorted((ROOT/"nbs").rglob("[0-9i]*.ipynb"), key=lambda path: path.name,
+                                              reverse=True)
     with ThreadPoolExecutor(arguments.workers) as pool:
         found = [line for lines in pool.map(lambda path: check(path, arguments.store), notebooks) for line in lines]
     for line in found: print(line, file=sys.stderr)

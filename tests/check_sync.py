@@ -1,4 +1,5 @@
-"""Fail, naming the files, where cleaning and exporting the notebooks would change the working tree, or widgets are stored.
+"""Fail, naming the files, where cleaning and exporting the notebooks would change the working tree, or widgets are
+stored.
 
 Works on a copy, so that the check itself never changes the tree; a module without a notebook is noticed as well.
 """
@@ -33,13 +34,15 @@ def main() -> int:
         for path in different: print(f"out of step: {path}")
         for path in sorted(before - after): print(f"exported by no notebook: {path}")
         for path in sorted(after - before): print(f"not exported yet: {path}")
-        widgets = sorted(path for path in before if path.suffix == ".ipynb" and "widgets" in json.loads((ROOT/path).read_text(encoding="utf-8"))["metadata"])
+        widgets = sorted(path for path in before if path.suffix == ".ipynb"
+                         and "widgets" in json.loads((ROOT/path).read_text(encoding="utf-8"))["metadata"])
         for path in widgets: print(f"stores the state of widgets (delete metadata.widgets): {path}")
         if widgets: return 1
         if different or before != after:
             print("run `nbdev_clean` and `nbdev_export`, and commit notebooks and modules together")
             return 1
-    tracked = subprocess.run(["git", "status", "--porcelain", "--", "nbs", "subspace_match"], cwd=ROOT, capture_output=True, text=True)
+    tracked = subprocess.run(["git", "status", "--porcelain", "--", "nbs", "subspace_match"], cwd=ROOT,
+                             capture_output=True, text=True)
     if tracked.stdout: print(f"not committed (a reminder, not an error):\n{tracked.stdout}", end="")
     print(f"{len(after)} files are clean and in step")
     return 0

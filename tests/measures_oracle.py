@@ -3,7 +3,8 @@
     python tests/measures_oracle.py RESI GULP NETREP PLATONIC PARTIAL
 
 The arguments are checkouts, from github.com, of mklabunde/resi, sgstepaniants/GULP, ahwillia/netrep,
-minyoungg/platonic-rep and NeuroML-Lab/partial-metric. Their code is run where it lies; none of it is part of this repository.
+minyoungg/platonic-rep and NeuroML-Lab/partial-metric. Their code is run where it lies; none of it is part of this
+repository.
 """
 import importlib.util
 import json
@@ -45,7 +46,7 @@ def unit(z): return z/np.linalg.norm(z, axis=-1, keepdims=True)
 def main(resi, gulp, netrep, platonic, partial):
     for name in ("repsim", "repsim.measures"): stand_in(name)
     stand_in("einops", rearrange=None), stand_in("loguru", logger=None)
-    utils = load(resi/"repsim/measures/utils.py", "repsim.measures.utils")
+    load(resi/"repsim/measures/utils.py", "repsim.measures.utils")
     cka, cca, procrustes, regression, match, rsa = (
         load(resi/f"repsim/measures/{name}.py", f"repsim.measures.{name}")
         for name in ("cka", "cca", "procrustes", "linear_regression", "correlation_match", "rsa"))

@@ -49,12 +49,15 @@ def triangular(draw, n):
     "An invertible integer matrix (n, n): below its diagonal of ±1 and 2 about every second entry is zero."
     entries = st.one_of(st.just(0), small_integers)
     diagonal = st.sampled_from([1, -1, 2])
-    return np.array([[draw(entries) if j < i else draw(diagonal) * (i == j) for j in range(n)] for i in range(n)], float)
+    return np.array([[draw(entries) if j < i else draw(diagonal) * (i == j) for j in range(n)] for i in range(n)],
+                    float)
 
 
 @st.composite
 def independent_instances(draw, max_n=4, max_extra=2):
-    "Each side linearly independent, the second a sparse mixture of the first, each with some rows of its own (Lemma 6)."
+    """Each side linearly independent, the second a sparse mixture of the first, each with some rows of its own (Lemma
+    6).
+    """
     n, extra = draw(st.integers(1, max_n)), draw(st.integers(0, max_extra))
     basis = draw(triangular(n + extra))
     x = basis[:n]

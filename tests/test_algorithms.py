@@ -1,4 +1,6 @@
-"""The fast algorithms against exhaustive search, against the literal ones, and against the symmetries of the definition."""
+"""The fast algorithms against exhaustive search, against the literal ones, and against the symmetries of the
+definition.
+"""
 
 import numpy as np
 import pytest
@@ -153,7 +155,8 @@ def falling(seed, n=14, d=40):
     rng = np.random.default_rng(seed)
     directions, lengths = np.linalg.qr(rng.normal(size=(d, 2*n)))[0].T, np.logspace(0, -6, n)[:, None]
     angles = rng.uniform(0, 0.5, (n, 1))
-    return rng.normal(size=(n, n)) @ (lengths*directions[:n]), rng.normal(size=(n, n)) @ (lengths*(np.cos(angles)*directions[:n] + np.sin(angles)*directions[n:]))
+    turned = np.cos(angles)*directions[:n] + np.sin(angles)*directions[n:]
+    return rng.normal(size=(n, n)) @ (lengths*directions[:n]), rng.normal(size=(n, n)) @ (lengths*turned)
 
 
 @pytest.mark.parametrize("kind", [medium, falling])
@@ -174,14 +177,17 @@ def test_minimal_matches_are_minimal(kind, seed):
     (x, y), eps = kind(seed), 0.45
     found = minimal_matches(x, y, eps=eps, seed=seed)
     assert set(found) == set(reference.maximum_match(x, y, eps).neurons())
-    for v, match in list(found.items())[::3] + [(v, minimal_match(x, y, eps=eps, v=v, seed=1)) for v in list(found)[::5]]:
+    for v, match in list(found.items())[::3] + [(v, minimal_match(x, y, eps=eps, v=v, seed=1))
+                                                for v in list(found)[::5]]:
         assert v in match and is_match(x, y, match, eps)
         assert all(v not in reference.maximum_match(x, y, eps, match - as_single(u)) for u in match.neurons() if u != v)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_minimal_matches_are_those_of_algorithm_2(seed):
-    "Trial by trial the same decisions, so the same match, on rectified mixtures whose matches are large and hang together."
+    """Trial by trial the same decisions, so the same match, on rectified mixtures whose matches are large and hang
+    together.
+    """
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(9, 120))
     x, y = (np.maximum(rng.normal(size=(n, 9)) @ hidden + 0.3 * rng.normal(size=(n, 120)), 0) for n in (16, 13))

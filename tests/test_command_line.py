@@ -228,11 +228,13 @@ def test_untrained_networks_are_read_with_batch_norm_where_asked(place, tmp_path
     results = [run("dynamics", *FIRST_TWO, "--every", 2, *options, *folders(place)[:-1], tmp_path/name)
                for name, options in (("plain.csv", []), ("calibrated.csv", ["--calibrate"]))]
     assert all(result.exit_code == 0 for result in results), [result.output for result in results]
-    plain, calibrated = (read_table(tmp_path/name).set_index(["piece", "layer", "eps"]) for name in ("plain.csv", "calibrated.csv"))
+    plain, calibrated = (read_table(tmp_path/name).set_index(["piece", "layer", "eps"])
+                         for name in ("plain.csv", "calibrated.csv"))
     untrained = plain[(plain.epoch_a == 0) & (plain.kind == "same epoch")].index
     trained = plain[plain.epoch_a > 0].index
     assert calibrated.dead_x[untrained].sum() < plain.dead_x[untrained].sum()
-    assert calibrated.similarity[trained].equals(plain.similarity[trained]) and not calibrated.similarity[untrained].equals(plain.similarity[untrained])
+    assert calibrated.similarity[trained].equals(plain.similarity[trained])
+    assert not calibrated.similarity[untrained].equals(plain.similarity[untrained])
     assert "calibrated" in read_json(tmp_path/"calibrated.json")["settings"]["untrained"]
     again = run("dynamics", *FIRST_TWO, "--every", 2, *folders(place)[:-1], tmp_path/"calibrated.csv")
     assert again.exit_code == 1 and "untrained" in again.output

@@ -1,6 +1,5 @@
 """The engine against the definition: hypothesis looks for instances on which it is wrong."""
 
-import warnings
 from copy import copy
 
 import numpy as np
@@ -119,7 +118,8 @@ def weak(n, d, rng):
     return z
 
 
-@pytest.mark.parametrize("kind", [lambda *a: near_copies(*a, 3), lambda *a: near_copies(*a, 6), weak], ids=["copies", "nearer copies", "weak"])
+@pytest.mark.parametrize("kind", [lambda *a: near_copies(*a, 3), lambda *a: near_copies(*a, 6), weak],
+                         ids=["copies", "nearer copies", "weak"])
 def test_hard_spectra(kind):
     "The literal algorithms, neuron by neuron, on vectors that nearly or weakly depend on one another."
     for seed in range(12):
@@ -145,7 +145,8 @@ def test_the_margin_covers_the_error_of_every_distance(n, kind):
             out[j] = True
             pair.delete(out)
             true = geometry.distances(pair.keep())[pair.index]
-            for r, square in zip(pair.r[pair.alive].tolist(), (true[pair.alive] ** 2).tolist()): assert abs(r - square) <= pair.margin(r) + 1e-14
+            for r, square in zip(pair.r[pair.alive].tolist(), (true[pair.alive] ** 2).tolist()):
+                assert abs(r - square) <= pair.margin(r) + 1e-14
             distance, error = refined(pair, pair.alive)
             assert ((distance - true).abs() <= error + 1e-14)[pair.alive].all()
 
@@ -167,7 +168,8 @@ def test_a_singular_value_decomposition_that_does_not_converge_is_done_again(mon
     def never(*args, **options): raise torch.linalg.LinAlgError("the algorithm failed to converge")
     monkeypatch.setattr(torch.linalg, "svd", never)
     again = svd(z)
-    assert torch.allclose(again[1], s) and torch.allclose(again[0] * again[1] @ again[2], z) and torch.allclose(again[2].abs(), v.abs())
+    assert torch.allclose(again[1], s) and torch.allclose(again[0] * again[1] @ again[2], z)
+    assert torch.allclose(again[2].abs(), v.abs())
 
 
 def test_dependent_neurons_cost_no_new_fits(monkeypatch):

@@ -1,4 +1,6 @@
-"""Experiments: results that grow by pieces survive interruption, and never mix with others; receptive fields and exciting images are what they claim."""
+"""Experiments: results that grow by pieces survive interruption, and never mix with others; receptive fields and
+exciting images are what they claim.
+"""
 import json
 
 import numpy as np

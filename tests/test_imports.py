@@ -20,7 +20,8 @@ def imported(path: Path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import): names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join((*here[:len(here) - node.level], *filter(None, [node.module]))) if node.level else node.module
+            base = ".".join((*here[:len(here) - node.level],
+                             *filter(None, [node.module]))) if node.level else node.module
             names = [f"{base}.{alias.name}" for alias in node.names]
         else: continue
         yield from (name for name in names if name.split(".")[0] == "subspace_match")
@@ -41,19 +42,22 @@ def test_imports_point_down(path):
 
 
 def test_every_folder_is_a_floor():
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(FLOORS) - {"cli"}
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()
+            and path.name != "__pycache__"} == set(FLOORS) - {"cli"}
 
 
 def test_no_torchvision():
     modules = ("", ".algorithms.simple", ".theory.reference", ".theory.counterexamples", ".networks.comparison", ".cli")
-    code = f"import {', '.join('subspace_match' + module for module in modules)}, sys; assert 'torchvision' not in sys.modules"
+    names = ", ".join("subspace_match" + module for module in modules)
+    code = f"import {names}, sys; assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names():
     assert all(hasattr(subspace_match, name) for name in subspace_match.__all__)
     assert {"Match", "is_match", "relative_distance", "Geometry", "maximum_match", "match_levels", "minimal_match",
-            "minimal_matches", "all_minimal_matches", "simple_matches", "sample_simple_matches", "pair_matches", "compare",
+            "minimal_matches", "all_minimal_matches", "simple_matches", "sample_simple_matches", "pair_matches",
+            "compare",
             "Comparison"} <= set(subspace_match.__all__)
 
 
@@ -67,13 +71,15 @@ def test_old_paths_lead_to_the_same_module_and_say_so(old, new):
 
 def test_the_warning_names_the_line_that_imports(tmp_path):
     (tmp_path/"theirs.py").write_text("import math\nimport subspace_match.geometry\nfrom subspace_match import match\n")
-    run = subprocess.run([sys.executable, "-W", "always::DeprecationWarning:theirs", "-c", "import theirs"], cwd=tmp_path,
+    run = subprocess.run([sys.executable, "-W", "always::DeprecationWarning:theirs", "-c", "import theirs"],
+                         cwd=tmp_path,
                          capture_output=True, text=True, check=True)
     assert "theirs.py:2: DeprecationWarning" in run.stderr and "theirs.py:3: DeprecationWarning" in run.stderr
 
 
 def test_names_of_the_old_module_experiments():
     from subspace_match import experiments
-    with pytest.warns(DeprecationWarning, match="pieces.read_table"): assert experiments.read_table is experiments.pieces.read_table
+    with pytest.warns(DeprecationWarning, match="pieces.read_table"):
+        assert experiments.read_table is experiments.pieces.read_table
     with pytest.raises(AttributeError): experiments.nothing
     assert set(MOVED) == set(FLOORS) - {"cli"}

@@ -1,4 +1,6 @@
-"""The package: one version, a command without a path, types, and distributions that install and run without this folder."""
+"""The package: one version, a command without a path, types, and distributions that install and run without this
+folder.
+"""
 import ast
 import os
 import re
@@ -30,12 +32,14 @@ def settings():
 
 def test_one_version():
     version = settings()["version"]
-    assert subspace_match.__version__ == version and f"\n## {version}" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
+    assert subspace_match.__version__ == version
+    assert f"\n## {version}" in (ROOT/"CHANGELOG.md").read_text(encoding="utf-8")
     assert yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))["version"] == version
 
 
 def test_the_module_is_the_command():
-    asked = subprocess.run([sys.executable, "-m", "subspace_match", "--version"], capture_output=True, text=True, check=True)
+    asked = subprocess.run([sys.executable, "-m", "subspace_match", "--version"], capture_output=True, text=True,
+                           check=True)
     assert asked.stdout == f"subspace-match {subspace_match.__version__}\n"
 
 
@@ -47,7 +51,8 @@ def test_what_is_imported_is_required():
             if isinstance(node, ast.Import): roots |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level: roots.add(node.module.split(".")[0])
     known = packages_distributions()
-    imported = {known[root][0].lower() for root in roots - set(sys.stdlib_module_names) - {"subspace_match"} if root in known}
+    imported = {known[root][0].lower()
+                for root in roots - set(sys.stdlib_module_names) - {"subspace_match"} if root in known}
     required = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in settings()["requirements"].split()}
     optional = {"h5py", "zarr", "transformers"}          # imported where they are asked for
     assert required <= imported | {"pot"} and imported <= required | optional, required ^ imported
@@ -77,7 +82,8 @@ def distributions(tmp_path_factory):
         if name.startswith(("nbs/", "results/", "docs/")) or not (ROOT/name).exists(): continue
         (folder/"copy"/name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT/name, folder/"copy"/name)
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder/"dist", folder/"copy"], check=True,
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder/"dist", folder/"copy"],
+                   check=True,
                    capture_output=True, env=without_path())
     return sorted((folder/"dist").iterdir())
 
@@ -91,12 +97,13 @@ def without_path():
 def test_the_distributions_are_fit_for_an_index(distributions):
     "Names, metadata, and a description that an index can show."
     assert [path.suffix for path in distributions] == [".whl", ".gz"]
-    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *distributions], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *distributions], check=True,
+                   capture_output=True)
 
 
 @CHECKOUT
 @pytest.mark.parametrize("kind", [0, 1], ids=["wheel", "sdist"])
-def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, kind, users_files, tmp_path):  # noqa: F811
+def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, kind, users_files, tmp_path):
     """An environment that has the requirements, as they are installed here, and nothing else of this clone.
 
     So nothing is downloaded; that the requirements resolve is what the workflows show.
@@ -106,13 +113,13 @@ def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, k
     (Path(inside["purelib"])/"requirements.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
     python = Path(inside["scripts"])/Path(sys.executable).name
     if not python.exists(): python = Path(inside["scripts"])/("python.exe" if os.name == "nt" else "python")
-    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--offline",
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+                    "--offline",
                     "--python", python, distributions[kind]], check=True, env=without_path())
     origin = "import subspace_match, pathlib; print(pathlib.Path(subspace_match.__file__).parent)"
-    program = "\n".join([origin, *EXAMPLES]).replace("import torch, torchvision",
-                                                     "import matplotlib; matplotlib.use('Agg')\nimport torch, torchvision")
+    program = "\n".join([origin, *EXAMPLES])
     done = subprocess.run([python, "-W", "ignore", "-c", program], cwd=users_files, capture_output=True, text=True,
-                          env=without_path())
+                          env=without_path() | {"MPLBACKEND": "Agg"})
     assert done.returncode == 0, done.stderr
     place = Path(done.stdout.splitlines()[0])
     assert place.is_relative_to(tmp_path) and (place/"py.typed").exists() and (users_files/"similarity.csv").exists()

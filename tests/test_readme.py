@@ -68,7 +68,8 @@ def test_links_survive_elsewhere_and_name_files_that_exist():
     "On PyPI nothing is relative: each link is absolute, and those to the repository name a file of the tree."
     git, branch = settings()["git_url"], settings()["branch"]
     links = re.findall(r"\]\(([^)\s]+)\)", README)
-    own = [re.fullmatch(rf"{git}/(?:blob|raw|tree)/{branch}/([^#]+)(?:#.*)?", link) for link in links if link.startswith(git)]
+    own = [re.fullmatch(rf"{git}/(?:blob|raw|tree)/{branch}/([^#]+)(?:#.*)?", link)
+           for link in links if link.startswith(git)]
     assert all(link.startswith("https://") for link in links) and len(own) > 20 and all(own)
     assert not [match[1] for match in own if not (ROOT/match[1]).exists()]
 
@@ -77,7 +78,8 @@ def test_links_to_the_site_name_pages():
     "A page of the site is a notebook, or one of those that docs/build.py makes."
     site = settings()["doc_host"] + settings()["doc_baseurl"]
     made = {"", "gallery", "api/index", "experiments/which-measure"}
-    pages = {link.removeprefix(site).strip("/").removesuffix(".html") for link in re.findall(rf"\]\(({site}[^)\s]*)\)", README)}
+    pages = {link.removeprefix(site).strip("/").removesuffix(".html")
+             for link in re.findall(rf"\]\(({site}[^)\s]*)\)", README)}
     assert pages and not {page for page in pages - made if not (ROOT/f"nbs/{page}.ipynb").exists()}
 
 

@@ -1,4 +1,4 @@
-"""Affine matches against exhaustive search, and the search for minimal sets: complete, bounded in work and in memory."""
+"""Affine matches against exhaustive search; the search for minimal sets: complete, bounded in work and in memory."""
 import tracemalloc
 from itertools import combinations
 
@@ -52,7 +52,8 @@ def test_affine_matches_are_those_of_exhaustive_search(first):
         x, y, eps = affine_instance(seed)
         geometry, matches = Geometry.from_vectors(x, y, affine=True), affine_matches(x, y, eps)
         largest = maximum_match(geometry, eps=eps)
-        assert set(largest.neurons()) == {("x", i) for X, _ in matches for i in X} | {("y", j) for _, Y in matches for j in Y}
+        assert set(largest.neurons()) == {("x", i) for X, _ in matches
+                                          for i in X} | {("y", j) for _, Y in matches for j in Y}
         simple = simple_ones(matches)
         assert {frozenset(m.neurons()) for m in simple_matches(geometry, eps=eps)} == simple, seed
         expected = {s for s in simple if sorted(side for side, _ in s) == ["x", "y"]}

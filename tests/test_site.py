@@ -27,7 +27,8 @@ HERE = ROOT/"nbs/theory/02_structure.ipynb"
 def test_a_statement_gets_a_box_and_an_address():
     text = "Before.\n\n**Lemma 2 (union-close).** The union of two matches is one:\n\n$$a$$\n\nAfter."
     found = build.boxed(text, {"lemma-2": "here"}, "here")
-    assert found == "Before.\n\n```{index} ! union-close\n```\n\n(lemma-2)=\n\n::::{admonition} Lemma 2 (union-close)\n:class: statement\n\n" \
+    assert found == "Before.\n\n```{index} ! union-close\n```\n\n" \
+                    "(lemma-2)=\n\n::::{admonition} Lemma 2 (union-close)\n:class: statement\n\n" \
                     "The union of two matches is one:\n\n$$a$$\n::::\n\nAfter."
     assert "(lemma-2)=" not in build.boxed(text, {"lemma-2": "elsewhere"}, "here")
     assert build.boxed("**Note.** Not a statement.", {}, "here") == "**Note.** Not a statement."
@@ -38,14 +39,16 @@ def test_a_statement_gets_a_box_and_an_address():
 def test_links_are_put_into_prose_only():
     def linked(text): return build.with_links(text, {"lemma-2": ""}, {"compare": "package.compare"}, HERE)
     assert linked("By Lemma 2, Lemma 3.") == "By [Lemma 2](#lemma-2), Lemma 3."
-    for text in ("# Lemma 2", "`Lemma 2`", "$Lemma 2$", "[Lemma 2](a)", "**Lemma 2.** It", "`compare(a)`", "[`compare`](a.ipynb)"):
+    for text in ("# Lemma 2", "`Lemma 2`", "$Lemma 2$", "[Lemma 2](a)", "**Lemma 2.** It", "`compare(a)`",
+                 "[`compare`](a.ipynb)"):
         assert linked(text) == text
     assert linked("`compare` them") == "{py:obj}`compare <package.compare>` them"
     assert linked("[text](../../README.md)") == f"[text]({build.SETTINGS['git_url']}/blob/main/README.md)"
 
 
 def test_links_to_cells_lead_to_the_sites_pages():
-    table = nbformat.v4.new_output("display_data", data={"text/html": '<a href="../theory/02_structure.ipynb#cell-id=ab-1">x</a>'})
+    table = nbformat.v4.new_output("display_data",
+                                   data={"text/html": '<a href="../theory/02_structure.ipynb#cell-id=ab-1">x</a>'})
     assert build.with_cell_links(table)["data"]["text/html"] == '<a href="../theory/02_structure.html#cell-ab-1">x</a>'
     assert {cell.id for cell in build.read(HERE).cells if "**Lemma 2 (" in cell.source} <= build.linked_cells()
 
@@ -88,12 +91,14 @@ class Page(HTMLParser):
         if "id" in at: self.ids.add(at["id"])
         if tag == "a" and at.get("href"): self.links.add(at["href"])
         if tag in ("img", "script", "iframe") and at.get("src"): self.loads.add(at["src"])
-        if tag == "link" and at.get("rel") not in ("canonical", "search", "index", "next", "prev"): self.loads.add(at["href"])
+        if tag == "link" and at.get("rel") not in ("canonical", "search", "index", "next", "prev"):
+            self.loads.add(at["href"])
 
 
 @functools.cache
 def pages() -> dict[str, Page]:
-    return {path.relative_to(HTML).as_posix(): Page(path) for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts}
+    return {path.relative_to(HTML).as_posix(): Page(path)
+            for path in sorted(HTML.rglob("*.html")) if "_static" not in path.parts}
 
 
 @built
@@ -104,7 +109,9 @@ def test_no_link_is_dead():
             if urlsplit(link).scheme: continue
             target = urlsplit(urljoin(name, link))
             path = unquote(target.path) or name
-            if not (HTML/path).is_file() or target.fragment and path in pages() and unquote(target.fragment) not in pages()[path].ids:
+            known = pages()[path].ids if path in pages() else None
+            lost = target.fragment and known is not None and unquote(target.fragment) not in known
+            if not (HTML/path).is_file() or lost:
                 dead.append(f"{name}: {link}")
     assert not dead and sum(len(page.links) for page in pages().values()) > 1000
 
@@ -112,7 +119,8 @@ def test_no_link_is_dead():
 @built
 def test_links_to_the_repository_name_files_that_exist():
     start = f"{build.SETTINGS['git_url']}/"
-    links = {link for page in pages().values() for link in page.links if link.startswith((f"{start}blob", f"{start}tree"))}
+    links = {link for page in pages().values()
+             for link in page.links if link.startswith((f"{start}blob", f"{start}tree"))}
     missing = [link for link in links if not (ROOT/urlsplit(link).path.split("/", 5)[-1]).exists()]
     assert links and not missing
 
@@ -120,7 +128,8 @@ def test_links_to_the_repository_name_files_that_exist():
 @built
 def test_pages_load_nothing_from_elsewhere():
     assert not {load for page in pages().values() for load in page.loads if urlsplit(load).scheme in ("http", "https")}
-    assert all("MathJax" not in text or "cdn." not in text for text in [(HTML/"index.html").read_text(encoding="utf-8")])
+    assert all("MathJax" not in text or "cdn." not in text
+               for text in [(HTML/"index.html").read_text(encoding="utf-8")])
 
 
 @built
@@ -149,7 +158,8 @@ def test_the_reference_describes_every_public_name():
 @built
 def test_llms_txt_lists_every_notebook():
     links = re.findall(r"\]\(([^)]+)\)", (HTML/"llms.txt").read_text(encoding="utf-8"))
-    assert len(links) == len(build.notebooks()) - 1 and all((HTML/link.removeprefix(f"{build.SITE}/")).exists() for link in links)
+    assert len(links) == len(build.notebooks()) - 1
+    assert all((HTML/link.removeprefix(f"{build.SITE}/")).exists() for link in links)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +178,8 @@ def browser():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+                 "disable-background-networking",
                  "disable-component-update", "disable-sync"): options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -186,11 +197,13 @@ def narrow(browser, width, height=844):
 
 STATE = """const done = arguments[0];
 document.querySelectorAll("img").forEach(img => img.loading = "eager");
-Promise.all([window.MathJax?.startup?.promise, ...[...document.images].map(img => img.decode().catch(() => null))]).then(() => done({
+const pictures = [...document.images].map(img => img.decode().catch(() => null));
+Promise.all([window.MathJax?.startup?.promise, ...pictures]).then(() => done({
     formulas: document.querySelectorAll(".math").length,
     set: document.querySelectorAll(".math mjx-container").length,
     wrong: [...document.querySelectorAll("mjx-merror, [data-mml-node=merror]")].map(node => node.textContent),
-    left: [...document.querySelectorAll(".bd-article p")].filter(p => /\\\\\\(|\\$\\$/.test(p.innerText)).map(p => p.innerText.slice(0, 80)),
+    left: [...document.querySelectorAll(".bd-article p")]
+        .filter(p => /\\\\\\(|\\$\\$/.test(p.innerText)).map(p => p.innerText.slice(0, 80)),
     blank: [...document.images].filter(img => !img.naturalWidth).map(img => img.src),
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
 }))"""
@@ -206,7 +219,8 @@ def test_every_page_on_a_phone(browser):
         state = browser.execute_async_script(STATE)
         formulas += state["set"]
         errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        if state["formulas"] != state["set"]: wrong.append(f"{name}: {state['set']} of {state['formulas']} formulas are set")
+        if state["formulas"] != state["set"]:
+            wrong.append(f"{name}: {state['set']} of {state['formulas']} formulas are set")
         wrong += [f"{name}: {key}: {state[key]}" for key in ("wrong", "left", "blank") if state[key]]
         if state["wide"] > 0: wrong.append(f"{name}: wider than the screen by {state['wide']} pixels")
         wrong += [f"{name}: {error}" for error in errors]
@@ -220,7 +234,8 @@ def test_search_finds_simple_match(browser):
     browser.get(f"{browser.site}/search.html?q=simple+match")
     found = browser.execute_async_script("""const done = arguments[0], start = Date.now();
         (function look() {
-            const links = [...document.querySelectorAll("#search-results ul.search a")].map(a => a.getAttribute("href"));
+            const found = [...document.querySelectorAll("#search-results ul.search a")];
+            const links = found.map(a => a.getAttribute("href"));
             if (links.length > 5 || Date.now() - start > 20000) done(links); else setTimeout(look, 100);
         })()""")
     assert any(re.match(r"theory/02_|algorithms/14_", link) for link in found[:3]), found

@@ -171,7 +171,8 @@ def test_errors_name_the_thing():
     with pytest.raises(ValueError, match="b is not in networks"): stitch(comparison, "relu", "a", "b", inputs, {"a": 0})
     with pytest.raises(ValueError, match="labels"): comparison.stitch("relu", "a", "b", [x for x, _ in inputs])
     with pytest.raises(ValueError, match="no batches"): comparison.stitch("relu", "a", "b", [])
-    with pytest.raises(ValueError, match="shape"): comparison.stitch("relu", "a", "b", [(x, y[:, None]) for x, y in inputs])
+    with pytest.raises(ValueError, match="shape"):
+        comparison.stitch("relu", "a", "b", [(x, y[:, None]) for x, y in inputs])
     with pytest.raises(KeyError, match="nowhere"):
         with changed(networks["a"], "nowhere", lambda output: output): pass
     averaged = compare(networks, inputs, "relu", samples="inputs", progress=False)

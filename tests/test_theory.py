@@ -160,7 +160,8 @@ def test_lemma_18_for_every_eps(size, eps):
     (np.array([[np.inf]]), ValueError, "x holds NaN or infinite"), (np.zeros((0, 1)), ValueError, "x is empty"),
     (np.zeros(3), ValueError, "x must be 2-D"), (np.zeros((1, 2)), ValueError, "x has d = 2"),
     (np.zeros((1, 1), int), TypeError, "x has dtype int64"), (np.zeros((1, 1), np.float16), TypeError, "x is float16"),
-    (torch.zeros(1, 1, dtype=torch.bfloat16), TypeError, "x is bfloat16"), (torch.zeros(1, 1), TypeError, "both be NumPy"),
+    (torch.zeros(1, 1, dtype=torch.bfloat16), TypeError, "x is bfloat16"),
+    (torch.zeros(1, 1), TypeError, "both be NumPy"),
 ])
 def test_unusable_activations_are_named(bad, error, words):
     with pytest.raises(error, match=words): check_activations(bad, np.ones((1, 1)))

@@ -1,4 +1,4 @@
-"""Uses of the library that mypy must accept, and mistakes it must refuse: `warn_unused_ignores` fails where one passes."""
+"""Uses of the library that mypy must accept, and mistakes it must refuse: an ignore that is not needed is an error."""
 import numpy as np
 import torch
 from torch import nn

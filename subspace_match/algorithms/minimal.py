@@ -146,12 +146,13 @@ def minimal_match(
     v: tuple[str, int] | None = None,  # ("x", i) or ("y", j)
     *,
     within: Match | None = None,  # a Match: look only inside it
-    seed: int | np.random.Generator | None = None,  # int or Generator that shuffles the order of the trials; None: x before y, ascending
+    # int or Generator that shuffles the order of the trials; None: x before y, ascending
+    seed: int | np.random.Generator | None = None,
 ) -> Match | None:
     """One v-minimal match (Definition 9) by Algorithm 2, or None when no match contains `v`.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
     Raises TypeError, ValueError or IndexError that names the argument at fault.
     """
@@ -172,13 +173,15 @@ def minimal_matches(
     eps: float | None = None,  # in [0, 1)
     *,
     within: Match | None = None,  # a Match: look only inside it
-    seed: int | np.random.Generator | None = None,  # int or Generator that shuffles the order of the trials, one order for all neurons
+    # int or Generator that shuffles the order of the trials, one order for all neurons
+    seed: int | np.random.Generator | None = None,
     progress: bool = False,  # show a progress bar
 ) -> dict[tuple[str, int], Match]:
-    """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v at once.
+    """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v
+    at once.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
     Returns a dict from ("x", i) and ("y", j) to Match. Raises TypeError or ValueError that names the argument at fault.
     """
@@ -196,12 +199,15 @@ def minimum_matches(
     x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
     y=None,  # (n_y, d)
 ):
-    "The minimum exact match (Definition 7) of every neuron of the maximum exact match. Raises ValueError when a side of that is dependent."
+    """The minimum exact match (Definition 7) of every neuron of the maximum exact match. Raises ValueError when a side
+    of that is dependent.
+    """
     geometry, _, keep, null, _ = prepare(x, y, 0.0, None, None)
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
     pair = Pair(geometry, keep)
     pair.fit(stable=True)
-    if any(len(span.ways) for span in pair.spans): raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
+    if any(len(span.ways) for span in pair.spans):
+        raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
     takes, found = closure(taken_along(pair, 0.0)), {}
     for i, whole in zip(pair.index.tolist(), takes.T):
         members = torch.zeros_like(keep)

@@ -63,7 +63,8 @@ def minimal_sets(
     """Every minimal set of a monotone family; and whether the search came to its end before `limit`.
 
     >>> families = [frozenset({0, 1}), frozenset({1, 2})]
-    >>> minimal_sets(lambda removed: next((s for s in families if s.isdisjoint(removed)), None), limit=100)[0] == families
+    >>> def find(removed): return next((s for s in families if s.isdisjoint(removed)), None)
+    >>> minimal_sets(find, limit=100)[0] == families
     True
     """
     found, looked, waiting = [], 0, [iter([(0, 0)])]

@@ -31,7 +31,9 @@ from ..networks.training import fast_recipe, load_network, train
 def layer_sets(
     table: pd.DataFrame,  # from `list_layers`
 ) -> dict[int, list[str]]:
-    "Number of neurons -> layers that have so many together at the same positions: one layer of each width, two of the widest."
+    """Number of neurons -> layers that have so many together at the same positions: one layer of each width, two of the
+    widest.
+    """
     table = table[table.layer.isin(select_layers(table))]
     sets = {int(row.neurons): [row.layer] for row in table.iloc[::-1].itertuples()}
     widest = table[(table.neurons == table.neurons.max()) & (table.samples > 1)]
@@ -64,7 +66,9 @@ def activation_matrices(
 
 # %% ../../nbs/algorithms/15_speed.ipynb #64d08f41
 def seconds(work, device="cpu"):
-    "Seconds of `work()` by the wall clock, including what it left queued on a GPU; processor seconds of all threads; its result."
+    """Seconds of `work()` by the wall clock, including what it left queued on a GPU; processor seconds of all threads;
+    its result.
+    """
     if device == "cuda": torch.cuda.synchronize()
     start, cpu = time.perf_counter(), time.process_time()
     result = work()
@@ -83,7 +87,8 @@ def paired(
         for (algorithm, device), (work, measured) in works.items():
             wall, cpu, result = seconds(work, device)
             size = len(result) if hasattr(result, "neurons") else None
-            rows.append({**columns, "algorithm": algorithm, "device": device, "repeat": repeat, "seconds": wall / measured,
+            rows.append({**columns, "algorithm": algorithm, "device": device, "repeat": repeat,
+                         "seconds": wall / measured,
                          "cpu_seconds": cpu / measured, "measured": measured, "in_match": size})
     return rows
 
@@ -113,7 +118,9 @@ def time_all_eps(x, y, points, repeats):
 
 # %% ../../nbs/algorithms/15_speed.ipynb #7a09e6ee
 def time_minimal(x, y, eps, trials, repeats):
-    "Rows for a minimal match of every neuron, against the literal Algorithm 2 for a single one, of which `trials` trials are run."
+    """Rows for a minimal match of every neuron, against the literal Algorithm 2 for a single one, of which `trials`
+    trials are run.
+    """
     works = {("ours", device): (lambda a=_on(device, x, y): minimal_matches(*a, eps=eps), 1) for device in devices()}
     rows = paired(works, repeats, work="minimal, every neuron", n=len(x), d=x.shape[1], eps=eps)
     maximum = maximum_match(x, y, eps=eps)
@@ -124,7 +131,8 @@ def time_minimal(x, y, eps, trials, repeats):
     others = [u for u in found[v].neurons() if u != v][:trials]
     part = len(others) / max(1, len(found[v]) - 1)
     literal = lambda: [reference.maximum_match(x, y, eps, found[v] - as_single(u)) for u in others]
-    took = paired({("literal", "cpu"): (literal, part)}, repeats, work="minimal, one neuron", n=len(x), d=x.shape[1], eps=eps)
+    took = paired({("literal", "cpu"): (literal, part)}, repeats, work="minimal, one neuron", n=len(x), d=x.shape[1],
+                  eps=eps)
     for row in took: row["in_match"] = len(found[v])
     return rows + took
 
@@ -134,7 +142,8 @@ def time_estimate(x, y, eps, repeats):
     rows = []
     for rounds in (1, 3, 10):
         work = lambda: sample_simple_matches(x, y, eps, rounds=rounds)
-        rows += paired({("ours", "cpu"): (work, 1)}, repeats, work=f"estimate, rounds: {rounds}", n=len(x), d=x.shape[1], eps=eps)
+        rows += paired({("ours", "cpu"): (work, 1)}, repeats, work=f"estimate, rounds: {rounds}", n=len(x),
+                       d=x.shape[1], eps=eps)
     size = len(maximum_match(x, y, eps=eps))
     return [{**row, "in_match": size} for row in rows]
 
@@ -178,7 +187,9 @@ def peak_memory(
     n: int,  # neurons a side
     d: int,  # a multiple of 1000
 ) -> dict:
-    "Peak memory in MiB of `match_levels` beyond the imported libraries, measured in a fresh process. Linux counts in KiB, macOS in bytes."
+    """Peak memory in MiB of `match_levels` beyond the imported libraries, measured in a fresh process. Linux counts in
+    KiB, macOS in bytes.
+    """
     command = [sys.executable, "-c", MEMORY_SCRIPT, way, str(n), str(d)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {"way": way, "n": n, "d": d, "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10)}
@@ -187,7 +198,8 @@ def peak_memory(
 PROFILES = {  # tiny: for continuous integration, seconds
     "tiny": {"repeats": 1, "d": 400, "ds": [200, 400], "points": 2, "trials": 1, "share": 0.3, "largest": 64,
              "memory": [("streamed", 16, 1000), ("held", 16, 1000)]},
-    "full": {"repeats": 3, "d": 10_000, "ds": [1_000, 3_000, 10_000, 30_000, 100_000], "points": 2, "trials": 2, "share": 0.6, "largest": 2000,
+    "full": {"repeats": 3, "d": 10_000, "ds": [1_000, 3_000, 10_000, 30_000, 100_000], "points": 2, "trials": 2,
+             "share": 0.6, "largest": 2000,
              "memory": [(way, 256, d) for way in ("streamed", "held") for d in (1_000, 10_000, 100_000)]},
 }
 
@@ -216,7 +228,8 @@ def measure(
     for d in profile["ds"]:
         x, y = (matrices[middle][:, :d] for matrices in drawn)
         if x.shape[1] < d: break
-        rows += [{**row, "layers": "+".join(sets[middle]), "series": "inputs"} for row in time_one_eps(x, y, 0.5, repeats)]
+        rows += [{**row, "layers": "+".join(sets[middle]), "series": "inputs"}
+                 for row in time_one_eps(x, y, 0.5, repeats)]
         report(f"{middle} + {middle} neurons, d = {d}")
     return pd.DataFrame(rows)
 
@@ -260,11 +273,13 @@ def main(
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     if first:
         trained = [load_network(folder) for folder in (first, second)]
-        data = load_data("imagefolder", images, title=title or None) if images else load_data(trained[0][1]["data"]["name"])
+        data = load_data("imagefolder", images,
+                         title=title or None) if images else load_data(trained[0][1]["data"]["name"])
     else: trained, data = digits_networks("runs/speed")
     networks, infos = zip(*trained)
     timings = measure(networks, normalised(data), settings)
-    about = {"data": infos[0]["data"] | {"title": data.title}, "architecture": infos[0]["architecture"], "seeds": [i["seed"] for i in infos],
+    about = {"data": infos[0]["data"] | {"title": data.title}, "architecture": infos[0]["architecture"],
+             "seeds": [i["seed"] for i in infos],
              "accuracy": [i["validation_accuracy"] for i in infos], "profile": profile, "largest": settings["largest"]}
     write_results(timings, memory, out, about)
 

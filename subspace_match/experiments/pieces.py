@@ -205,7 +205,9 @@ def dynamics(
 CALIBRATION_IMAGES = 2500
 
 def _calibrated(network, data, device):
-    "An untrained network whose batch norms normalise: with the means of 0 and variances of 1 that it starts with they don't."
+    """An untrained network whose batch norms normalise: with the means of 0 and variances of 1 that it starts with they
+    don't.
+    """
     return calibrated(network, mixed_loader(data, "train", CALIBRATION_IMAGES, device=device))
 
 def _earliest_first(pairs):
@@ -329,7 +331,8 @@ def mixed_loader(
     "Some images of a part in mixed order, with their labels, without augmentation, in batches of 250."
     images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n].to(images.device)
-    return validation_loader(replace(data, validation_images=images[chosen], validation_labels=labels[chosen]), device=device)
+    return validation_loader(replace(data, validation_images=images[chosen], validation_labels=labels[chosen]),
+                             device=device)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #81708d62
 def stitching(
@@ -345,12 +348,14 @@ def stitching(
     "Stitches of all pairs of networks, both ways, in every layer, a piece for each; returns failures by name."
     opened, about = open_networks(networks, device)
     if len(opened) < 2: raise ValueError(f"a stitch is between two networks, and there is {len(opened)}")
-    settings = {**data_settings(data, 1), "layers": list(layers), "fit_images": fit_images, "images": images, "seed": seed}
+    settings = {**data_settings(data, 1), "layers": list(layers), "fit_images": fit_images, "images": images,
+                "seed": seed}
     result = ResultFile(path, settings, about)
     finished = result.pieces()
     missing = [pair for pair in itertools.permutations(opened, 2) if " | ".join(pair) not in finished]
     if not missing: return {}
-    fit, test = (mixed_loader(data, part, n, seed, device) for part, n in (("train", fit_images), ("validation", images)))
+    fit, test = (mixed_loader(data, part, n, seed, device)
+                 for part, n in (("train", fit_images), ("validation", images)))
     needed = {name: network for name, network in opened.items() if any(name in pair for pair in missing)}
     before = {f"{name} untrained": _before(about[name], fit, device) for name in needed if "seed" in about[name]}
     everything = compare(needed | before, fit, list(layers), lazy=True)

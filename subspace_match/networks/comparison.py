@@ -65,8 +65,10 @@ def _row(pair, eps, dead):
     "A row of the table of similarities."
     similarities = []
     for levels, dead_x, dead_y in zip(pair.levels, pair.dead_x, pair.dead_y):
-        similarities.append(float((levels if dead == "include" else _without_dead(levels, dead_x, dead_y)).similarity(eps)))
-    row = {"layer": pair.layer, "depth": pair.depth, "network_a": pair.network_a, "network_b": pair.network_b, "eps": eps,
+        similarities.append(float((levels if dead == "include"
+                                   else _without_dead(levels, dead_x, dead_y)).similarity(eps)))
+    row = {"layer": pair.layer, "depth": pair.depth, "network_a": pair.network_a, "network_b": pair.network_b,
+           "eps": eps,
            "similarity": np.mean(similarities), "n_x": pair.n_x, "n_y": pair.n_y,
            "dead_x": _count(pair.dead_x), "dead_y": _count(pair.dead_y), "d": pair.d}
     if len(similarities) > 1: row |= {"draws": len(similarities), "spread": np.std(similarities, ddof=1)}
@@ -81,10 +83,12 @@ def _count(dead):
 # %% ../../nbs/networks/25_comparison.ipynb #be225497
 def _warn_few_samples(pairs):
     "Warn where there are fewer than two samples for each neuron."
-    few = {pair.layer: f"{pair.layer} (d = {pair.d}, {max(pair.n_x, pair.n_y)} neurons)" for pair in pairs if pair.d < 2*max(pair.n_x, pair.n_y)}
+    few = {pair.layer: f"{pair.layer} (d = {pair.d}, {max(pair.n_x, pair.n_y)} neurons)"
+           for pair in pairs if pair.d < 2*max(pair.n_x, pair.n_y)}
     if few:
         shown = ", ".join(list(few.values())[:4]) + (f" and {len(few) - 4} more" if len(few) > 4 else "")
-        warnings.warn(f"fewer than two samples for each neuron make even unrelated neurons match: {shown}; use more inputs", stacklevel=3)
+        warnings.warn(f"fewer than two samples for each neuron make even unrelated neurons match: {shown}; use more "
+                      "inputs", stacklevel=3)
 
 # %% ../../nbs/networks/25_comparison.ipynb #3e280b8c
 EPS = (0.15, 0.2, 0.25, 0.3, 0.5)   # the values in the authors' script
@@ -93,14 +97,16 @@ EPS = (0.15, 0.2, 0.25, 0.3, 0.5)   # the values in the authors' script
 class Comparison:
     """Every pair of networks in every layer: what `compare` returns.
 
-    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that takes `layer, a, b` wants
-    the name of a layer and two networks, by name or by number from 0, the earlier one first; it raises `KeyError` that says what there is.
+    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that
+    takes `layer, a, b` wants the name of a layer and two networks, by name or by number from 0, the earlier one first;
+    it raises `KeyError` that says what there is.
     """
     def __init__(
         self,
         networks: Sequence[str],                       # their names
         pairs: Sequence[LayerPair],
-        grams: dict[str, JointGram] | None = None,     # needed for levels that are not known yet, and for simple matches
+        # needed for levels that are not known yet, and for simple matches
+        grams: dict[str, JointGram] | None = None,
         settings: dict | None = None,                  # how it was made: samples, positions, draws, affine, …
         gram_networks: Sequence[str] | None = None,    # the networks that the Gram matrices count; None: `networks`
     ):
@@ -116,27 +122,36 @@ class Comparison:
 
     def _names(self, *networks):
         "Names of networks that are given by name or number. Raises `KeyError` that says which there are."
-        names = [self.networks[k] if isinstance(k, (int, np.integer)) and -len(self.networks) <= k < len(self.networks) else k for k in networks]
+        names = [self.networks[k] if isinstance(k, (int, np.integer))
+                 and -len(self.networks) <= k < len(self.networks) else k for k in networks]
         unknown = [repr(name) for name in names if name not in self.networks]
-        if unknown: raise KeyError(f"no network is called or numbered {', '.join(unknown)}; networks, in this order: {', '.join(self.networks)}")
+        if unknown:
+            raise KeyError(f"no network is called or numbered {', '.join(unknown)}; networks, in this order: "
+                           f"{', '.join(self.networks)}")
         return names
 
     def pair(self, layer: str, a: int | str = 0, b: int | str = 1) -> LayerPair:
         "The pair of layers behind a result; networks by name or number. Raises `KeyError` that says what there is."
         a, b = self._names(a, b)
         if (layer, a, b) in self.pairs: return self.pairs[layer, a, b]
-        raise KeyError(f"no comparison of {a!r} with {b!r} in layer {layer!r}; layers: {', '.join(self.layers)}; networks, in this order: {', '.join(self.networks)}")
+        raise KeyError(f"no comparison of {a!r} with {b!r} in layer {layer!r}; layers: {', '.join(self.layers)}; "
+                       f"networks, in this order: {', '.join(self.networks)}")
 
     def geometry(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Geometry:
-        """The geometry of a pair, for every algorithm of this library; x is the layer of a, y that of b; `draw` counts from 0.
+        """The geometry of a pair, for every algorithm of this library; x is the layer of a, y that of b; `draw` counts
+        from 0.
 
         Raises `ValueError` where Gram matrices were not kept, `KeyError` for what was not compared.
         """
         pair = self.pair(layer, a, b)
-        if self.grams is None: raise ValueError("this comparison was saved without its Gram matrices; compare again, or save with grams=True")
-        members = [(self.gram_networks.index(pair.network_a), pair.layer_a), (self.gram_networks.index(pair.network_b), pair.layer_b)]
+        if self.grams is None:
+            raise ValueError("this comparison was saved without its Gram matrices; compare again, or save with "
+                             "grams=True")
+        members = [(self.gram_networks.index(pair.network_a), pair.layer_a),
+                   (self.gram_networks.index(pair.network_b), pair.layer_b)]
         joint = next(joint for joint in self.grams.values() if set(members) <= set(joint.members))
-        return joint.geometry(*(joint.members.index(member) for member in members), draw=draw, affine=self.settings.get("affine", False))
+        return joint.geometry(*(joint.members.index(member) for member in members), draw=draw,
+                              affine=self.settings.get("affine", False))
 
     def levels(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Levels:
         """The level of every neuron: the smallest ε at which it is in the maximum match. Found once.
@@ -144,11 +159,14 @@ class Comparison:
         Returns `Levels`, with `.x` of shape (n_x,) and `.y` of shape (n_y,), all in [0, 1].
         """
         pair = self.pair(layer, a, b)
-        if pair.levels is None: pair.levels = [match_levels(self.geometry(*pair.key, draw=i)) for i in range(len(pair.dead_x))]
+        if pair.levels is None:
+            pair.levels = [match_levels(self.geometry(*pair.key, draw=i)) for i in range(len(pair.dead_x))]
         return pair.levels[draw]
 
     def compute(self, progress: bool | None = None) -> "Comparison":
-        "Find all levels that are not known yet, with a progress bar (None: on a terminal only). Returns the comparison."
+        """Find all levels that are not known yet, with a progress bar (None: on a terminal only). Returns the
+        comparison.
+        """
         missing = [pair for pair in self.pairs.values() if pair.levels is None]
         for pair in progress_bar(missing, "matches", progress=progress): self.levels(*pair.key)
         return self
@@ -156,13 +174,16 @@ class Comparison:
     def similarity(
         self,
         eps: float | Sequence[float] = EPS,   # each in [0, 1)
-        dead: str = "include",                # "include": dead neurons are in the match (Definition 1); "exclude": the authors' code
+        # "include": dead neurons are in the match (Definition 1); "exclude": the authors' code
+        dead: str = "include",
     ) -> pd.DataFrame:
         """Maximum matching similarity (paper, §5.1): a row for each layer, pair and ε; mean and spread over draws.
 
-        eps: one ε or several, each in [0, 1). dead: "include" takes dead neurons into every match (Definition 1), "exclude" into none (the authors' code).
-        Columns: layer, depth (from 1), network_a, network_b, eps, similarity (in [0, 1]), n_x, n_y (neurons), dead_x, dead_y, d (samples); where positions
-        were drawn, draws and spread (standard deviation); where names of layers differ, layer_a, layer_b, depth_b. Raises `ValueError` for another ε or `dead`.
+        eps: one ε or several, each in [0, 1). dead: "include" takes dead neurons into every match (Definition 1),
+        "exclude" into none (the authors' code).
+        Columns: layer, depth (from 1), network_a, network_b, eps, similarity (in [0, 1]), n_x, n_y (neurons), dead_x,
+        dead_y, d (samples); where positions were drawn, draws and spread (standard deviation); where names of layers
+        differ, layer_a, layer_b, depth_b. Raises `ValueError` for another ε or `dead`.
         """
         if dead not in ("include", "exclude"): raise ValueError(f"dead must be 'include' or 'exclude', not {dead!r}")
         self.compute()
@@ -176,12 +197,15 @@ class Comparison:
         for pair in self.pairs.values():
             for side, dead in (("x", pair.dead_x), ("y", pair.dead_y)):
                 level = np.mean([getattr(levels, side) for levels in pair.levels], 0)
-                parts.append(pd.DataFrame({"layer": pair.layer, "network_a": pair.network_a, "network_b": pair.network_b, "side": side,
+                parts.append(pd.DataFrame({"layer": pair.layer, "network_a": pair.network_a,
+                                           "network_b": pair.network_b, "side": side,
                                            "neuron": np.arange(len(level)), "level": level, "dead": dead.all(0)}))
         return pd.concat(parts, ignore_index=True)
 
     def maximum_match(self, layer: str, a: int | str = 0, b: int | str = 1, eps: float = 0.3, draw: int = 0) -> Match:
-        "The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's. Raises `ValueError` for ε outside [0, 1)."
+        """The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's. Raises `ValueError`
+        for ε outside [0, 1).
+        """
         return self.levels(layer, a, b, draw).match(eps)
 
     def simple_matches(
@@ -194,9 +218,11 @@ class Comparison:
         seed: int = 0,               # decides the estimate
         **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
     ) -> list[Match]:
-        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2 finds, decided by `seed`.
+        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2 finds,
+        decided by `seed`.
 
-        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were not kept.
+        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were
+        not kept.
         """
         geometry = self.geometry(layer, a, b)
         if rounds is None: return simple_matches(geometry, eps=eps, **options)
@@ -208,7 +234,8 @@ class Comparison:
         a: int | str,                                        # the network that answers
         b: int | str,                                        # the one whose layer it is given
         loader,                                              # yields (inputs, labels) that the comparison did not see
-        networks: Mapping[str, nn.Module] | None = None,     # the networks by name; None: those that `compare` was given
+        # the networks by name; None: those that `compare` was given
+        networks: Mapping[str, nn.Module] | None = None,
         **options,                                           # as `stitching.stitch` takes them
     ) -> pd.DataFrame:
         """Accuracy of a with b's layer stitched in by the least-squares affine map of this comparison, beside controls.
@@ -219,45 +246,57 @@ class Comparison:
         return stitch(self, layer, a, b, loader, networks or self.models, **options)
 
     def between(self, *networks: int | str) -> "Comparison":
-        "The part that concerns these networks only, by name or number, in the order they have here. Raises `KeyError` for unknown ones, `ValueError` for fewer than two."
+        """The part that concerns these networks only, by name or number, in the order they have here. Raises `KeyError`
+        for unknown ones, `ValueError` for fewer than two.
+        """
         named = self._names(*networks)
         chosen = [name for name in self.networks if name in named]
-        if len(chosen) < 2: raise ValueError(f"a comparison needs at least two networks, not {', '.join(chosen) or 'none'}")
+        if len(chosen) < 2:
+            raise ValueError(f"a comparison needs at least two networks, not {', '.join(chosen) or 'none'}")
         pairs = [pair for pair in self.pairs.values() if pair.network_a in chosen and pair.network_b in chosen]
         return Comparison(chosen, pairs, self.grams, self.settings, self.gram_networks)
 
     def plot(self, eps: float | Sequence[float] = EPS, **options):
-        """Similarity against depth, a line for each ε; for a grid of all layers (pairs="all"), a heat map for the middle ε. Returns matplotlib Axes.
+        """Similarity against depth, a line for each ε; for a grid of all layers (pairs="all"), a heat map for the
+        middle ε. Returns matplotlib Axes.
 
-        Options: `ax` to draw on, `title`. Raises `ValueError` where there is no ε, or a grid is of more than two networks.
+        Options: `ax` to draw on, `title`. Raises `ValueError` where there is no ε, or a grid is of more than two
+        networks.
         """
         from subspace_match.networks import figures
         eps = sorted(np.atleast_1d(eps))
         if not eps: raise ValueError("there is no ε to draw")
-        if self.settings.get("pairs") == "all": return figures.plot_layer_grid(self.similarity(eps[len(eps)//2]), **options)
+        if self.settings.get("pairs") == "all":
+            return figures.plot_layer_grid(self.similarity(eps[len(eps)//2]), **options)
         return figures.plot_depth(self.similarity(eps), **options)
 
     def save(self, path: str | Path, grams: bool = True):
-        "Write one safetensors file at `path`, atomically; `grams=False` keeps levels only, which is small, and no geometry."
+        """Write one safetensors file at `path`, atomically; `grams=False` keeps levels only, which is small, and no
+        geometry.
+        """
         _save(self.compute(), Path(path), grams)
 
     @classmethod
     def load(cls, path: str | Path) -> "Comparison":
-        "Read a saved comparison; nothing in it is executed. Raises `ValueError` where the file is damaged or something else, `FileNotFoundError` where there is none."
+        """Read a saved comparison; nothing in it is executed. Raises `ValueError` where the file is damaged or
+        something else, `FileNotFoundError` where there is none.
+        """
         return _load(Path(path))
 
     @classmethod
     def join(cls, parts: Sequence["Comparison"]) -> "Comparison":
         "One comparison out of several, such as those of single pairs, without Gram matrices."
         networks = dict.fromkeys(name for part in parts for name in part.networks)
-        pairs = sorted((pair for part in parts for pair in part.pairs.values()), key=lambda pair: (pair.depth, pair.depth_b))
+        pairs = sorted((pair for part in parts for pair in part.pairs.values()),
+                       key=lambda pair: (pair.depth, pair.depth_b))
         return cls(list(networks), pairs, None, parts[0].settings)
 
     def __repr__(self):
         d = [pair.d for pair in self.pairs.values()]
         samples = f"d = {d[0]}" if len(set(d)) == 1 else f"d from {min(d)} to {max(d)}"
         known = sum(pair.levels is not None for pair in self.pairs.values())
-        return (f"Comparison of {len(self.networks)} networks ({', '.join(self.networks)}) in {len(self.layers)} layers, {samples}; "
+        return (f"Comparison of {len(self.networks)} networks ({', '.join(self.networks)}) in {len(self.layers)} "
+                f"layers, {samples}; "
                 f"levels of {known} of {len(self.pairs)} pairs of layers known")
 
     def _repr_html_(self): return _html(self)
@@ -270,13 +309,17 @@ def _html(comparison):
 
 def _shaded(similarity):
     "A cell with a similarity."
-    return f'<td style="background: rgba(31, 119, 180, {0.6*similarity:.2f})">{similarity:.2f}</td>' if np.isfinite(similarity) else "<td></td>"
+    if not np.isfinite(similarity): return "<td></td>"
+    return f'<td style="background: rgba(31, 119, 180, {0.6*similarity:.2f})">{similarity:.2f}</td>'
 
 def _html_table(corner, columns, rows):
     "An HTML table: column headings, and (heading, cells) for each row."
     head = "".join(f"<th>{html.escape(str(column))}</th>" for column in columns)
-    body = "".join(f'<tr><th style="text-align: left">{html.escape(str(name))}</th>{"".join(cells)}</tr>' for name, cells in rows)
-    return f'<div style="overflow-x: auto"><table><thead><tr><th style="text-align: left">{html.escape(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(f'<tr><th style="text-align: left">{html.escape(str(name))}</th>{"".join(cells)}</tr>'
+                   for name, cells in rows)
+    corner = f'<th style="text-align: left">{html.escape(corner)}</th>'
+    table = f"<table><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x: auto">{table}</div>'
 
 def _depth_html(comparison):
     "Mean similarity per layer and ε, with the numbers of neurons and samples."
@@ -284,21 +327,30 @@ def _depth_html(comparison):
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
     about = frame.groupby("layer", sort=False)[["n_x", "n_y", "d", "dead_x", "dead_y"]].mean()
     few = about.d < 2*about[["n_x", "n_y"]].max(axis=1)
-    rows = [(layer, [*map(_shaded, row), f"<td>{about.n_x[layer]:.0f} + {about.n_y[layer]:.0f}</td><td>{about.dead_x[layer]:.3g} + {about.dead_y[layer]:.3g}</td>"
-                     f"<td>{about.d[layer]:.0f}{' (few)' if few[layer] else ''}</td>"]) for layer, row in zip(table.index, table.to_numpy())]
+    rows = [(layer,
+             [*map(_shaded, row),
+              f"<td>{about.n_x[layer]:.0f} + {about.n_y[layer]:.0f}</td><td>{about.dead_x[layer]:.3g} + "
+              f"{about.dead_y[layer]:.3g}</td>"
+                     f"<td>{about.d[layer]:.0f}{' (few)' if few[layer] else ''}</td>"])
+            for layer, row in zip(table.index, table.to_numpy())]
     names = ", ".join(map(str, comparison.networks))
-    note = f"Between {names}" if len(comparison.networks) == 2 else f"Mean over the pairs of {len(comparison.networks)} networks: {names}"
-    return _html_table("layer", [*(f"ε = {eps:g}" for eps in table.columns), "neurons", "dead", "d"], rows) + f"<p>{html.escape(note)}</p>"
+    several = f"Mean over the pairs of {len(comparison.networks)} networks: {names}"
+    note = f"Between {names}" if len(comparison.networks) == 2 else several
+    return _html_table("layer", [*(f"ε = {eps:g}" for eps in table.columns), "neurons", "dead", "d"],
+                       rows) + f"<p>{html.escape(note)}</p>"
 
 def _grid_html(comparison, eps=EPS[len(EPS)//2]):
     "Similarity of every layer with every layer for one ε, a table for each pair of networks."
     parts = []
     for (a, b), frame in comparison.similarity(eps).groupby(["network_a", "network_b"], sort=False):
-        layers = [frame[side].where(frame[side].notna(), frame.layer) if side in frame else frame.layer for side in ("layer_a", "layer_b")]
-        table = frame.assign(a=layers[0], b=layers[1]).pivot_table(index="a", columns="b", values="similarity", sort=False)
+        layers = [frame[side].where(frame[side].notna(), frame.layer) if side in frame else frame.layer
+                  for side in ("layer_a", "layer_b")]
+        table = frame.assign(a=layers[0],
+                             b=layers[1]).pivot_table(index="a", columns="b", values="similarity", sort=False)
         rows = [(name, map(_shaded, row)) for name, row in zip(table.index, table.to_numpy())]
         few = " (few)" if (frame.d < 2*frame[["n_x", "n_y"]].max(axis=1)).any() else ""
-        parts.append(_html_table(f"{a} \\ {b}", table.columns, rows) + f"<p>ε = {eps:g}, d = {frame.d.iloc[0]}{few}</p>")
+        parts.append(_html_table(f"{a} \\ {b}", table.columns, rows) +
+                     f"<p>ε = {eps:g}, d = {frame.d.iloc[0]}{few}</p>")
     return "".join(parts)
 
 # %% ../../nbs/networks/25_comparison.ipynb #43fa351c
@@ -308,19 +360,24 @@ def _checksum(index, tensors):
 
 def _save(comparison, path, grams):
     "Write the file of `Comparison.save`."
-    index, tensors = {"networks": comparison.networks, "gram_networks": comparison.gram_networks, "settings": comparison.settings, "pairs": [], "grams": []}, {}
+    index, tensors = {"networks": comparison.networks, "gram_networks": comparison.gram_networks,
+                      "settings": comparison.settings, "pairs": [], "grams": []}, {}
     for i, pair in enumerate(comparison.pairs.values()):
         about = {name: value for name, value in vars(pair).items() if name not in ("dead_x", "dead_y", "levels")}
         index["pairs"].append({"pair": about, "tolerance": pair.levels[0].tolerance})
         for side in ("x", "y"):
             tensors[f"pair{i}.dead_{side}"] = torch.from_numpy(getattr(pair, f"dead_{side}").copy())
-            tensors[f"pair{i}.levels_{side}"] = torch.from_numpy(np.stack([getattr(levels, side) for levels in pair.levels]))
+            tensors[f"pair{i}.levels_{side}"] = torch.from_numpy(np.stack([getattr(levels, side)
+                                                                           for levels in pair.levels]))
     for i, (label, joint) in enumerate((comparison.grams or {}).items() if grams else ()):
-        index["grams"].append({"label": label, "members": joint.members, "sizes": joint.sizes, "n_samples": joint.n_samples})
+        index["grams"].append({"label": label, "members": joint.members, "sizes": joint.sizes,
+                               "n_samples": joint.n_samples})
         tensors |= {f"gram{i}.grams": joint.grams.cpu().contiguous(), f"gram{i}.sums": joint.sums.cpu().contiguous()}
     index = json.dumps(index)
     with atomic_path(path) as part:
-        save_file(tensors, part, metadata={"format": "subspace_match.Comparison 1", "index": index, "checksum": _checksum(index, tensors)})
+        save_file(tensors, part,
+                  metadata={"format": "subspace_match.Comparison 1", "index": index,
+                            "checksum": _checksum(index, tensors)})
 
 # %% ../../nbs/networks/25_comparison.ipynb #26dbcb93
 def _load(path):
@@ -329,10 +386,13 @@ def _load(path):
     if path.is_dir(): raise ValueError(f"{path} is a folder, no file of a comparison")
     try:
         with safe_open(path, "pt") as file:
-            header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}   # no longer mapped to the file
+            # no longer mapped to the file
+            header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}
     except SafetensorError as error: raise ValueError(f"{path} is damaged or no comparison ({error})") from error
-    if header.get("format") != "subspace_match.Comparison 1": raise ValueError(f"{path} holds no comparison that this version knows")
-    if _checksum(header.get("index", ""), tensors) != header.get("checksum"): raise ValueError(f"{path} is damaged: its checksum differs")
+    if header.get("format") != "subspace_match.Comparison 1":
+        raise ValueError(f"{path} holds no comparison that this version knows")
+    if _checksum(header.get("index", ""), tensors) != header.get("checksum"):
+        raise ValueError(f"{path} is damaged: its checksum differs")
     index = json.loads(header["index"])
     pairs = [LayerPair(**about["pair"], **{f"dead_{side}": tensors[f"pair{i}.dead_{side}"].numpy() for side in "xy"},
                        levels=[Levels(x.numpy(), y.numpy(), about["tolerance"])
@@ -345,50 +405,66 @@ def _load(path):
 
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
 def compare(
-    networks: Sequence | Mapping[str, nn.Module],  # models, or stored activations (layer -> array); a dict gives them names
+    # models, or stored activations (layer -> array); a dict gives them names
+    networks: Sequence | Mapping[str, nn.Module],
     loader=None,                                   # yields batches of inputs; or a dict {network: loader}
-    layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
-    pairs: str = "same",                           # "same": each layer with its counterpart; "all": every layer with every layer
-    samples: str = "positions",                    # "positions", or "inputs": one sample per input, averaged over positions
-    positions: int | None = None,                  # draw so many samples at random (the authors' script: 10 000); None: use all
+    # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
+    layers=None,
+    # "same": each layer with its counterpart; "all": every layer with every layer
+    pairs: str = "same",
+    # "positions", or "inputs": one sample per input, averaged over positions
+    samples: str = "positions",
+    # draw so many samples at random (the authors' script: 10 000); None: use all
+    positions: int | None = None,
     draws: int = 16,                               # how often they are drawn
     seed: int = 0,                                 # decides the draws
     affine: bool = False,                          # add the constant vector to both spans
     neuron_axis: int | Mapping | None = None,      # see `list_layers`
     forward: Callable | None = None,               # forward(model, batch), where `model(batch[0])` is not right
-    mask: Callable | None = None,                  # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
-    device: str | torch.device | None = None,      # where Gram matrices are kept and matches found; by default where the first model is
+    # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
+    mask: Callable | None = None,
+    # where Gram matrices are kept and matches found; by default where the first model is
+    device: str | torch.device | None = None,
     lazy: bool = False,                            # find levels only when they are asked for
     progress: bool | None = None,                  # see `progress_bar`; by default bars on a terminal
 ) -> Comparison:
     """Compare all pairs of networks, layer by layer, in one pass over the loader.
 
-    networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored activations, inputs on the first axis.
-    loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into the network, or a dict by keyword;
-                otherwise forward(model, batch). Or a dict with a loader for each network, which keep step. None for stored ones.
-    layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired in the order given. By default
-                all activation functions. pairs="same" compares each with its counterpart, "all" every layer with every layer.
-    samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs": positions are averaged.
-                neuron_axis says which axis counts neurons, where the type of a module doesn't.
+    networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored
+                activations, inputs on the first axis.
+    loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into
+                the network, or a dict by keyword; otherwise forward(model, batch). Or a dict with a loader for each
+                network, which keep step. None for stored ones.
+    layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired
+                in the order given. By default all activation functions. pairs="same" compares each with its
+                counterpart, "all" every layer with every layer.
+    samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs":
+                positions are averaged. neuron_axis says which axis counts neurons, where the type of a module doesn't.
     positions   draws this number of samples at random, `draws` times, decided by `seed`; None uses all.
     mask        mask(batch) is bool of shape (inputs, tokens): tokens that are False there are left out.
     affine      adds the constant vector to both spans.
-    device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only when they are asked for.
+    device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only
+                when they are asked for.
 
-    Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than two networks, unknown names, samples or
-    loaders that do not correspond, activations that are not finite, each named. Warns where there are fewer than two samples for each neuron.
+    Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than
+    two networks, unknown names, samples or loaders that do not correspond, activations that are not finite, each named.
+    Warns where there are fewer than two samples for each neuron.
     """
     if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
         raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
     names = list(networks) if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
     for name in names:
-        if not isinstance(name, str): raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
     networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
     if isinstance(layers, Mapping): layers = _numbered(layers, names, "layers are chosen")
-    if isinstance(loader, Mapping): loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
-    grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress)
-    settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1, "seed": seed, "affine": affine}
+    if isinstance(loader, Mapping):
+        loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
+    grams = joint_grams(networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask,
+                        device, progress)
+    settings = {"pairs": pairs, "samples": samples, "positions": positions, "draws": draws if positions else 1,
+                "seed": seed, "affine": affine}
     comparison = Comparison(names, _layer_pairs(names, grams), grams, settings)
     comparison.models = {name: network for name, network in zip(names, networks) if isinstance(network, nn.Module)}
     _warn_few_samples(comparison.pairs.values())

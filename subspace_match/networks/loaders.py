@@ -60,7 +60,7 @@ def _check_networks(networks):
     for k, network in enumerate(networks):
         if not isinstance(network, (nn.Module, Mapping)):
             raise TypeError(f"network {k} is of type {type(network).__name__}; it must be a torch.nn.Module or a "
-                            "mapping from layer to stored activations (for two matrices there are maximum_match and match_levels)")
+                            "mapping from layer to stored activations (for two matrices: maximum_match, match_levels)")
         named = network if isinstance(network, Mapping) else ()
         if not all(isinstance(layer, str) for layer in named):
             raise TypeError(f"the layers of network {k} are called by strings, not {list(named)!r}")
@@ -192,4 +192,5 @@ def _n_inputs(networks, loaders):
 def _warn_padding(batch):
     "Warn of a tokenizer's batch with padding."
     if isinstance(batch, Mapping) and not torch.as_tensor(batch.get("attention_mask", True)).all():
-        warnings.warn("padding counts as samples; mask=lambda batch: batch['attention_mask'] leaves it out", stacklevel=4)
+        warnings.warn("padding counts as samples; mask=lambda batch: batch['attention_mask'] leaves it out",
+                      stacklevel=4)

@@ -64,10 +64,13 @@ class BasicBlock(nn.Module):
     "Two 3×3 convolutions with batch norm, and a way around them."
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
-        self.convolution1, self.norm1, self.relu1 = _convolution(n_in, n_out, 3, stride), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
-        self.convolution2, self.norm2, self.relu2 = _convolution(n_out, n_out), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+        self.convolution1, self.norm1, self.relu1 = _convolution(n_in, n_out, 3,
+                                                                 stride), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
+        self.convolution2, self.norm2, self.relu2 = _convolution(n_out,
+                                                                 n_out), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)
         same = n_in == n_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(_convolution(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
+        self.shortcut = nn.Identity() if same else nn.Sequential(_convolution(n_in, n_out, 1, stride),
+                                                                 nn.BatchNorm2d(n_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inside = self.norm2(self.convolution2(self.relu1(self.norm1(self.convolution1(x)))))
@@ -107,8 +110,10 @@ def build_model(
 
     Raises `ValueError` for an unknown architecture or initialisation, and for a ResNet without batch norm.
     """
-    if initialisation not in ("fan-out", "authors"): raise ValueError(f"initialisation is fan-out or authors, not {initialisation!r}")
-    if not batch_norm and architecture not in VGG: raise ValueError(f"only a VGG can do without batch norm, not {architecture}")
+    if initialisation not in ("fan-out", "authors"):
+        raise ValueError(f"initialisation is fan-out or authors, not {initialisation!r}")
+    if not batch_norm and architecture not in VGG:
+        raise ValueError(f"only a VGG can do without batch norm, not {architecture}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture.startswith("torchvision."):

@@ -64,9 +64,11 @@ def held_out_distances(
     test: Geometry,                       # other inputs, the same neurons
     keep: torch.Tensor | None = None,     # (N,) bool: the neurons that span; None: all
 ) -> np.ndarray:
-    """Relative distance of every neuron from what the fit makes of the other side's kept neurons, on the inputs of `test`: (N,).
+    """Relative distance of every neuron from what the fit makes of the other side's kept neurons, on the inputs of
+    `test`: (N,).
 
-    It is 0 for a neuron that is zero and is said to be so, and above 1 where the fit does more harm than zero would. Raises `ValueError` for other neurons.
+    It is 0 for a neuron that is zero and is said to be so, and above 1 where the fit does more harm than zero would.
+    Raises `ValueError` for other neurons.
     """
     if (train.n_x, train.n_y, train.affine) != (test.n_x, test.n_y, test.affine):
         raise ValueError(f"the fit is of {train}, and what it is judged on is {test}")
@@ -79,7 +81,9 @@ def held_out_distances(
     return distance.cpu().numpy()
 
 def _off(train, test, own, spanning):
-    "Relative distances (n,) of the neurons `own` from what the fit makes of those in `spanning`, on the inputs of `test`."
+    """Relative distances (n,) of the neurons `own` from what the fit makes of those in `spanning`, on the inputs of
+    `test`.
+    """
     lengths = torch.where(train.norms > 0, train.norms, 1)
     products = test.gram/lengths[:, None]/lengths
     fit = _coefficients(train.unit_gram[spanning][:, spanning], train.unit_gram[spanning][:, own])
@@ -91,9 +95,12 @@ def _off(train, test, own, spanning):
     return torch.where(distance > 0, distance/length, 0)   # infinite for a neuron that is zero on `test` only
 
 def _coefficients(gram, mixed):
-    "The shortest least-squares solution of gram C = mixed; directions that a Gram matrix does not resolve get no part in it."
+    """The shortest least-squares solution of gram C = mixed; directions that a Gram matrix does not resolve get no part
+    in it.
+    """
     upper, failed = torch.linalg.cholesky_ex(gram, upper=True)
-    if not failed and len(gram) and float(upper.diagonal().min()) > 1e-4: return torch.cholesky_solve(mixed, upper, upper=True)
+    if not failed and len(gram) and float(upper.diagonal().min()) > 1e-4:
+        return torch.cholesky_solve(mixed, upper, upper=True)
     values, vectors = torch.linalg.eigh(gram)
     clear = values > len(gram)*GRAM_TOLERANCE**2*values[-1:].clamp(min=0)
     return vectors[:, clear] @ ((vectors[:, clear].T @ mixed)/values[clear, None])
@@ -118,7 +125,8 @@ def held_out_levels(
         inside, joins = matched & (upto <= stage), matched & (upto == stage)
         for own, other in ((places < train.n_x, places >= train.n_x), (places >= train.n_x, places < train.n_x)):
             new = places[joins & own]
-            if len(new): result[new] = torch.maximum(level[new], _off(train, test, new, places[inside & other]).clamp(max=1))
+            if len(new):
+                result[new] = torch.maximum(level[new], _off(train, test, new, places[inside & other]).clamp(max=1))
     result = torch.where(result > 1 - train.tolerance, torch.where(level.isnan(), level, 1.0), result).cpu().numpy()
     return Levels(result[:train.n_x], result[train.n_x:], levels.tolerance)
 
@@ -129,7 +137,8 @@ def too_few(
     area: ArrayLike,       # in sample
     held_out: ArrayLike,   # the same, held out
 ) -> np.ndarray:
-    """Whether areas are owed to having few inputs: held out, the mean level is more than a quarter higher (and by 0.01 at least). False for NaN.
+    """Whether areas are owed to having few inputs: held out, the mean level is more than a quarter higher (and by 0.01
+    at least). False for NaN.
 
     >>> bool(too_few(0.98, 0.90)), bool(too_few(0.52, 0.50))
     (True, False)
@@ -142,9 +151,11 @@ def rank(
     geometry: Geometry,
     side: str = "both",   # "x", "y" or "both"
 ) -> int:
-    """Dimension of the span of one side's activation vectors, or of both together: at most the number of different inputs.
+    """Dimension of the span of one side's activation vectors, or of both together: at most the number of different
+    inputs.
 
-    >>> rank(Geometry.from_vectors(np.eye(3)[:2], np.eye(3)[1:])), rank(Geometry.from_vectors(np.ones((2, 9)), np.ones((3, 9))))
+    >>> one, three = Geometry.from_vectors(np.ones((2, 9)), np.ones((3, 9))), Geometry.from_vectors(np.eye(3)[:2], np.eye(3)[1:])
+    >>> rank(three), rank(one)
     (3, 1)
     """
     values = torch.linalg.eigvalsh(_block(geometry, side))
@@ -160,7 +171,9 @@ def effective_inputs(
     geometry: Geometry,
     side: str = "both",   # "x", "y" or "both"
 ) -> float:
-    """Participation ratio of the eigenvalues of the inner products of unit vectors: how many directions carry the activations; 0 where all are dead."""
+    """Participation ratio of the eigenvalues of the inner products of unit vectors: how many directions carry the
+    activations; 0 where all are dead.
+    """
     gram = _block(geometry, side)
     total = float(gram.square().sum())
     return float(gram.trace())**2/total if total else 0.0
@@ -169,7 +182,9 @@ def effective_inputs(
 def few_different(
     geometry: Geometry,
 ) -> int | None:
-    "The number of dimensions in which both sides lie, where they match for no better reason: living neurons are dependent on both sides and span the same. Otherwise None."
+    """The number of dimensions in which both sides lie, where they match for no better reason: living neurons are
+    dependent on both sides and span the same. Otherwise None.
+    """
     alive_x, alive_y = geometry.n_x - geometry.dead_x, geometry.n_y - geometry.dead_y
     if min(alive_x, alive_y) < 2: return None
     ranks = {side: rank(geometry, side) for side in ("x", "y", "both")}
@@ -181,11 +196,13 @@ def rotated(
     geometry: Geometry,
     seed: int = 0,         # decides the rotation
 ) -> Geometry:
-    """The geometry after a random rotation of y's living neurons among themselves: the same span of all of them, other axes.
+    """The geometry after a random rotation of y's living neurons among themselves: the same span of all of them, other
+    axes.
 
     Raises `ValueError` for an affine geometry, which has forgotten the means that a rotation mixes.
     """
-    if geometry.affine: raise ValueError("the Gram matrix of an affine geometry can't be rotated; take centre=True, or neither")
+    if geometry.affine:
+        raise ValueError("the Gram matrix of an affine geometry can't be rotated; take centre=True, or neither")
     alive = (~geometry.dead[geometry.n_x:]).nonzero()[:, 0].cpu() + geometry.n_x
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(len(alive), len(alive), dtype=torch.float64, generator=generator))
@@ -202,9 +219,11 @@ def over_networks(
     by: Sequence[str] = ("layer",),         # a mean for each of these
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Mean over all pairs of networks, with an interval for other networks of the kind: leaves out one network at a time.
+    """Mean over all pairs of networks, with an interval for other networks of the kind: leaves out one network at a
+    time.
 
-    Columns: those of `by`, value, low, high, networks. Without intervals (NaN) for fewer than four networks, which leave fewer than three without one of them.
+    Columns: those of `by`, value, low, high, networks. Without intervals (NaN) for fewer than four networks, which
+    leave fewer than three without one of them.
     """
     rows = []
     for key, part in table.groupby(list(by), sort=False):
@@ -218,7 +237,8 @@ def over_networks(
 
 # %% ../../nbs/networks/25a_statistics.ipynb #7dab7156
 def groups_p_value(
-    table: pd.DataFrame,                  # a row for each pair of networks, of one layer: network_a, network_b, and the value
+    # a row for each pair of networks, of one layer: network_a, network_b, and the value
+    table: pd.DataFrame,
     groups: Mapping[str, Hashable],       # what kind each network is of
     value: str = "area",
     most: int = 10_000,                   # ways that are tried, at random where there are more
@@ -226,18 +246,23 @@ def groups_p_value(
 ) -> float:
     """p-value for "pairs of one kind are more similar than pairs of two": a permutation test over networks, one-sided.
 
-    Raises `ValueError` where networks are too few for p < 0.05, a network has no kind, or the table holds several layers or not every pair.
+    Raises `ValueError` where networks are too few for p < 0.05, a network has no kind, or the table holds several
+    layers or not every pair.
     """
     names = list(dict.fromkeys([*table.network_a, *table.network_b]))
     unknown = [name for name in names if name not in groups]
     if unknown: raise ValueError(f"no group is given for {', '.join(unknown)}")
     if len(table) != math.comb(len(names), 2) or table.duplicated(["network_a", "network_b"]).any():
-        raise ValueError(f"{len(names)} networks make {math.comb(len(names), 2)} pairs, but the table has {len(table)} rows: one layer, every pair once")
+        raise ValueError(f"{len(names)} networks make {math.comb(len(names), 2)} pairs, but the table has {len(table)} "
+                         "rows: one layer, every pair once")
     kinds = [groups[name] for name in names]
     sizes = [kinds.count(kind) for kind in dict.fromkeys(kinds)]
     if len(sizes) < 2: raise ValueError("there is only one group")
-    ways = math.factorial(len(names))//math.prod(map(math.factorial, sizes))//math.prod(math.factorial(sizes.count(size)) for size in set(sizes))
-    if ways < 20: raise ValueError(f"{' + '.join(map(str, sizes))} networks can be grouped in {ways} ways, too few for p < 0.05")
+    ways = math.factorial(len(names))//math.prod(map(math.factorial,
+                                                     sizes))//math.prod(math.factorial(sizes.count(size))
+                                                                        for size in set(sizes))
+    if ways < 20:
+        raise ValueError(f"{' + '.join(map(str, sizes))} networks can be grouped in {ways} ways, too few for p < 0.05")
     place = {name: k for k, name in enumerate(names)}
     a, b, values = table.network_a.map(place).to_numpy(), table.network_b.map(place).to_numpy(), table[value].to_numpy()
     def difference(kinds): return values[kinds[a] == kinds[b]].mean() - values[kinds[a] != kinds[b]].mean()

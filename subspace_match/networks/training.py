@@ -103,7 +103,8 @@ def _train_epoch(model, optimizer, scheduler, loader, recipe, device, bar):
         loss.backward()
         optimizer.step()
         scheduler.step()
-        totals += torch.stack([loss.detach()*len(labels), (output.detach().argmax(1) == labels).sum(), labels.new_tensor(len(labels))])
+        totals += torch.stack([loss.detach()*len(labels), (output.detach().argmax(1) == labels).sum(),
+                               labels.new_tensor(len(labels))])
         bar.update()
         if bar.n % 20 == 0: bar.set_postfix(loss=f"{totals[0]/totals[2]:.3f}", accuracy=f"{totals[1]/totals[2]:.1%}")
     loss, correct = (totals[:2]/totals[2]).tolist()
@@ -121,15 +122,19 @@ def run_identity(
     initialisation: str = "fan-out",
 ) -> dict:
     "What makes two runs the same run, as it stands in the JSON file."
-    return {"architecture": architecture, "width": width, "seed": seed, "batch_norm": batch_norm, "initialisation": initialisation, "recipe": {**asdict(recipe), "milestones": list(recipe.milestones)},
-            "data": {"name": data.name, "title": data.title, "checksum": data.checksum, "n_train": len(data.train_images),
+    return {"architecture": architecture, "width": width, "seed": seed, "batch_norm": batch_norm,
+            "initialisation": initialisation, "recipe": {**asdict(recipe), "milestones": list(recipe.milestones)},
+            "data": {"name": data.name, "title": data.title, "checksum": data.checksum,
+                     "n_train": len(data.train_images),
                      "n_validation": len(data.validation_images), "in_channels": data.train_images.shape[1],
                      "n_classes": len(data.classes)}}
 
 def _check_same(folder, found, expected):
     "Raise `ValueError` where a folder belongs to another run, naming what differs."
-    different = [f"{key}: {found.get(key)} there, {value} asked" for key, value in expected.items() if found.get(key) != value]
-    if different: raise ValueError(f"{folder} holds another run ({'; '.join(different)}); choose another folder or delete it")
+    different = [f"{key}: {found.get(key)} there, {value} asked"
+                 for key, value in expected.items() if found.get(key) != value]
+    if different:
+        raise ValueError(f"{folder} holds another run ({'; '.join(different)}); choose another folder or delete it")
 
 # %% ../../nbs/networks/23_training.ipynb #935fcb82
 def _save_weights(model, path):
@@ -140,7 +145,8 @@ def _save_weights(model, path):
 def _save_checkpoint(path, model, optimizer, scheduler, identity, history):
     "Write all that the next epoch depends on, atomically."
     with atomic_path(path) as part:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(),
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                    "scheduler": scheduler.state_dict(),
                     "identity": identity, "history": history}, part)
 
 def _load_checkpoint(path, device):
@@ -166,7 +172,8 @@ def train(
 ) -> tuple[nn.Module, dict]:
     """Train a network, or continue, or load it where it is complete; returns it with the content of `weights.json`.
 
-    Raises `ValueError` where `folder` holds another run or a damaged file, `FloatingPointError` where the loss diverges.
+    Raises `ValueError` where `folder` holds another run or a damaged file, `FloatingPointError` where the loss
+    diverges.
     """
     folder, device = Path(folder), torch.device(device)
     identity = run_identity(architecture, width, data, recipe, seed, batch_norm, initialisation)
@@ -174,10 +181,12 @@ def train(
         _check_same(folder, read_json(folder/"weights.json"), identity)
         return load_network(folder, device)
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    model = build_model(architecture, len(data.classes), data.train_images.shape[1], width, seed, batch_norm, initialisation)
+    model = build_model(architecture, len(data.classes), data.train_images.shape[1], width, seed, batch_norm,
+                        initialisation)
     model = model.to(device, memory_format=torch.channels_last)
     parallel = DistributedDataParallel(model) if size > 1 else model
-    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay,
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum,
+                                weight_decay=recipe.weight_decay,
                                 nesterov=recipe.nesterov)
     batches = len(training_loader(data, recipe.batch_size//size, seed, 0, part=(rank, size)))
     scheduler = _scheduler(optimizer, recipe, batches)
@@ -185,10 +194,12 @@ def train(
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, device)
         _check_same(folder, state["identity"], identity)
-        for part, name in ((model, "model"), (optimizer, "optimizer"), (scheduler, "scheduler")): part.load_state_dict(state[name])
+        for part, name in ((model, "model"), (optimizer, "optimizer"), (scheduler, "scheduler")):
+            part.load_state_dict(state[name])
         history = state["history"]
     elif rank == 0:
-        for left in folder.glob("epoch-*.safetensors"): left.unlink()   # by a run that stopped before its first checkpoint
+        # by a run that stopped before its first checkpoint
+        for left in folder.glob("epoch-*.safetensors"): left.unlink()
         if 0 in snapshots: _save_weights(model, folder/"epoch-000.safetensors")
 
     for epoch in range(len(history) + 1, recipe.epochs + 1):
@@ -200,7 +211,9 @@ def train(
         history.append({"epoch": epoch, "loss": loss, "train_accuracy": correct,
                         "validation_accuracy": accuracy(model, validation_loader(data, device=device))})
         if rank: continue
-        if progress: tqdm.write(f"{name}: loss {loss:.3f}, training {correct:.1%}, validation {history[-1]['validation_accuracy']:.1%}")
+        if progress:
+            tqdm.write(f"{name}: loss {loss:.3f}, training {correct:.1%}, validation "
+                       f"{history[-1]['validation_accuracy']:.1%}")
         if epoch in snapshots: _save_weights(model, folder/f"epoch-{epoch:03}.safetensors")
         _save_checkpoint(checkpoint, model, optimizer, scheduler, identity, history)
     if rank == 0: _finish(folder, model, {**identity, "deterministic": deterministic}, history, device)
@@ -226,7 +239,8 @@ def _finish(folder, model, identity, history, device):
     write_json(folder/"weights.json", {**identity, "epochs": len(history),
         "validation_accuracy": history[-1]["validation_accuracy"] if history else None,
         "history": history, "weights_checksum": file_checksum(folder/"weights.safetensors"),
-        "snapshots": {epoch: file_checksum(folder/f"epoch-{epoch:03}.safetensors") for epoch in snapshots_of(folder)}, **provenance(device)})
+        "snapshots": {epoch: file_checksum(folder/f"epoch-{epoch:03}.safetensors") for epoch in snapshots_of(folder)},
+                                       **provenance(device)})
     (folder/"checkpoint.pt").unlink(missing_ok=True)
 
 # %% ../../nbs/networks/23_training.ipynb #0a9e1316
@@ -244,13 +258,16 @@ def load_network(
     info = read_json(folder/"weights.json")
     path = folder/("weights.safetensors" if epoch is None else f"epoch-{epoch:03}.safetensors")
     if not path.exists(): raise FileNotFoundError(f"{path} does not exist; snapshots: {snapshots_of(folder)}")
-    checksum = info["weights_checksum"] if epoch is None else info.get("snapshots", {}).get(str(epoch))   # older runs noted none
+    # older runs noted none
+    checksum = info["weights_checksum"] if epoch is None else info.get("snapshots", {}).get(str(epoch))
     if checksum and file_checksum(path) != checksum:
         raise ValueError(f"{path} is damaged (its checksum differs); delete {folder} and train again")
-    model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"], info["seed"],
+    model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"],
+                        info["seed"],
                         info.get("batch_norm", True), info.get("initialisation", "fan-out"))
     try: model.load_state_dict(load_file(path))
-    except Exception as error: raise ValueError(f"{path} is damaged ({error}); delete {folder} and train again") from error
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {folder} and train again") from error
     return model.to(device).eval(), info
 
 def snapshots_of(folder: str | Path) -> list[int]:
@@ -266,11 +283,13 @@ def open_network(
     spec = str(spec)
     if ":" in spec and not Path(spec).exists():
         model, _, weights = spec.partition(":")
-        return _published(model, weights).to(device).eval(), {"name": spec, "architecture": f"torchvision.{model}", "weights": weights}
+        return _published(model, weights).to(device).eval(), {"name": spec, "architecture": f"torchvision.{model}",
+                                                              "weights": weights}
     folder, _, epoch = spec.partition("@")
     if epoch and not epoch.isdecimal(): raise ValueError(f"{spec}: {epoch!r} is no epoch; a snapshot is FOLDER@EPOCH")
     network, info = load_network(folder, device, int(epoch) if epoch else None)
-    about = {key: info[key] for key in ("architecture", "width", "seed", "epochs", "recipe", "data", "weights_checksum")}
+    about = {key: info[key]
+             for key in ("architecture", "width", "seed", "epochs", "recipe", "data", "weights_checksum")}
     name = f"seed {info['seed']}" + (f" epoch {int(epoch)}" if epoch else "")
     if not epoch: about["validation_accuracy"] = info["validation_accuracy"]
     return network, {"name": name, "epoch": int(epoch) if epoch else None, **about}
@@ -281,7 +300,8 @@ def _published(model, weights):
     try: return torchvision.models.get_model(model, weights=weights)
     except KeyError as error: raise ValueError(f"torchvision has no weights {weights!r} of {model}") from error
     except OSError as error:
-        raise ConnectionError(f"{model}:{weights} cannot be downloaded ({error}); connect, or put the file into {torch.hub.get_dir()}/checkpoints") from error
+        raise ConnectionError(f"{model}:{weights} cannot be downloaded ({error}); connect, or put the file into "
+                              f"{torch.hub.get_dir()}/checkpoints") from error
 
 # %% ../../nbs/networks/23_training.ipynb #98f52976
 def open_networks(
@@ -291,7 +311,8 @@ def open_networks(
     "Networks and what is known about them, by name, in the order given. Raises `ValueError` where one is given twice."
     opened = [open_network(spec, device) for spec in specs]
     names = [about["name"] for _, about in opened]
-    if len(set(names)) < len(names): names = [f"{about['architecture']} {name}" for name, (_, about) in zip(names, opened)]
+    if len(set(names)) < len(names):
+        names = [f"{about['architecture']} {name}" for name, (_, about) in zip(names, opened)]
     if len(set(names)) < len(names): names = [str(spec) for spec in specs]
     if len(set(names)) < len(names): raise ValueError("the same network is given twice")
     networks = {name: network for name, (network, _) in zip(names, opened)}
