@@ -55,7 +55,7 @@ docs: $(READY) $(MATHJAX)  ## build the site from the notebooks' stored outputs,
 	@echo "== the site =="
 	python docs/build.py
 
-$(MATHJAX): $(READY)
+$(MATHJAX): | $(READY)
 	@command -v npm >/dev/null || { echo "npm is missing; it fetches MathJax, which the site brings along"; exit 1; }
 	npm install --silent --no-audit --no-fund --prefix .venv/mathjax mathjax@3.2.2
 
