@@ -81,7 +81,14 @@ def threads_for(
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fd4e2580
 class Geometry:
-    "All that matching needs to know about two sets of neurons: the inner products of their unit vectors."
+    """All that matching needs to know about two sets of neurons: the inner products of their unit vectors.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> geometry = Geometry.from_vectors(x, y)
+    >>> geometry.n_x, geometry.n_y, tuple(geometry.gram.shape)
+    (4, 4, (8, 8))
+    """
 
     def __init__(
         self,

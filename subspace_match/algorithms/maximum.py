@@ -133,6 +133,11 @@ def maximum_match(
     eps: the largest relative distance that counts as a match, in [0, 1). within: a Match to look inside.
     dead: "include" or "exclude" neurons that are zero on every input.
     Returns a Match. Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> maximum_match(x, y, eps)
+    Match([0, 1, 2], [0, 1, 2], n_x=4, n_y=4)
     """
     geometry = as_geometry(x, y)
     eps = resolved_eps(geometry, eps)
@@ -143,7 +148,13 @@ def maximum_match(
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #789153b5
 @dataclass(frozen=True, eq=False, repr=False)
 class Levels:
-    "For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none; NaN for a neuron that is left out."
+    """For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none; NaN for a neuron that is left out.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> match_levels(x, y).x.round(2).tolist()
+    [0.0, 0.0, 0.45, 0.58]
+    """
     x: np.ndarray  # (n_x,) in [0, 1]
     y: np.ndarray  # (n_y,)
     tolerance: float  # distances within this of ε count as ε
@@ -210,6 +221,12 @@ def match_levels(
     order for both. Or a Geometry as `x`, and no `y`.
     dead: "include" (level 0), "exclude" (level 1) or "leave out" (NaN, and in no share) neurons that are zero on every input.
     Returns Levels. Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> levels = match_levels(x, y)
+    >>> levels.similarity(eps), levels.match(0.3)
+    (0.75, Match([0, 1], [0, 1], n_x=4, n_y=4))
     """
     geometry = as_geometry(x, y)
     level = torch.zeros_like(geometry.norms)

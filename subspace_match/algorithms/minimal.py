@@ -155,6 +155,13 @@ def minimal_match(
     same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
     Raises TypeError, ValueError or IndexError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> minimal_match(x, y, eps, v=("x", 0))
+    Match([0], [0], n_x=4, n_y=4)
+    >>> minimal_match(x, y, eps, v=("x", 3)) is None
+    True
     """
     geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
     side, i = check_neuron(v, geometry.n_x, geometry.n_y)
@@ -184,6 +191,12 @@ def minimal_matches(
     same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
     Returns a dict from ("x", i) and ("y", j) to Match. Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> found = minimal_matches(x, y, eps)
+    >>> len(found), found["x", 1]
+    (6, Match([1], [2], n_x=4, n_y=4))
     """
     geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
     every = torch.arange(len(null), device=null.device)

@@ -22,7 +22,14 @@ from .minimal import minimal_match, minimal_matches
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #cc0458bb
 class TooManyMatches(RuntimeError):
-    "There are more simple matches, or more ways to combine them, than the limit allows. `found` holds those found so far."
+    """There are more simple matches, or more ways to combine them, than the limit allows. `found` holds those found so far.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> try: simple_matches(x, y, eps, limit=1)
+    ... except TooManyMatches as error: print(error.found)
+    [Match([0], [0], n_x=4, n_y=4)]
+    """
     def __init__(self, found: list[Match], limit: int):
         self.found, self.limit = found, limit
         super().__init__(
@@ -135,6 +142,11 @@ def all_minimal_matches(
     order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
     Raises TooManyMatches beyond `limit`, TypeError, ValueError or IndexError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> all_minimal_matches(x, y, eps, v=("x", 0))
+    [Match([0], [0], n_x=4, n_y=4), Match([0, 1], [1, 2], n_x=4, n_y=4)]
     """
     geometry, eps = as_geometry(x, y), check_eps(eps)
     find = lambda v, rest: {v: minimal_match(geometry, eps=eps, v=v, within=rest)}
@@ -157,6 +169,11 @@ def simple_matches(
     order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
     Raises TooManyMatches beyond `limit`, with those `found` so far; TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> [(match.x.tolist(), match.y.tolist()) for match in simple_matches(x, y, eps)]
+    [([0], [0]), ([1], [0]), ([1], [2]), ([0, 1], [0, 1]), ([0, 1], [1, 2]), ([0, 1, 2], [0, 1])]
     """
     geometry, eps, found = as_geometry(x, y), check_eps(eps), set()
     remainders = _Remainders(geometry, eps, lambda v, rest: minimal_matches(geometry, eps=eps, within=rest))
@@ -178,6 +195,11 @@ def pair_matches(
     order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
     Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> [(match.x.item(), match.y.item()) for match in pair_matches(x, y, eps)]
+    [(0, 0), (1, 0), (1, 2)]
     """
     geometry = as_geometry(x, y)
     limit = resolved_eps(geometry, eps) + geometry.tolerance
@@ -206,6 +228,12 @@ def sample_simple_matches(
     order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). rounds: at least 1; more find more.
     Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> found = sample_simple_matches(x, y, eps, rounds=2, seed=0)
+    >>> set(found) <= set(simple_matches(x, y, eps)), len(found) <= 6
+    (True, True)
     """
     if rounds < 1: raise ValueError(f"rounds must be at least 1, got {rounds}")
     geometry, eps, rng, found = as_geometry(x, y), check_eps(eps), np.random.default_rng(seed), set()
@@ -228,6 +256,12 @@ def decompose(
     order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). match: by default the maximum match.
     Raises TypeError or ValueError that names the argument at fault.
+
+    >>> from subspace_match.theory.match import running_example
+    >>> x, y, eps = running_example()
+    >>> parts = decompose(x, y, eps)
+    >>> len(parts), parts[0] | parts[1] == maximum_match(x, y, eps)
+    (2, True)
     """
     geometry = as_geometry(x, y)
     largest = maximum_match(geometry, eps=check_eps(eps), within=match)

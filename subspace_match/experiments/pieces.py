@@ -253,7 +253,11 @@ def plot_dynamics(
 MOST_LISTED = 20   # neurons of a match whose numbers are kept
 
 def match_rows(matches: list[Match]) -> pd.DataFrame:
-    "A row for each match: neurons on each side, and which, where there are at most `MOST_LISTED`."
+    """A row for each match: neurons on each side, and which, where there are at most `MOST_LISTED`.
+
+    >>> match_rows([Match([0, 2], [1])])[["size", "neurons_x"]].to_dict("records")
+    [{'size': 3, 'neurons_x': '0 2'}]
+    """
     def names(neurons, match): return " ".join(map(str, neurons)) if len(match) <= MOST_LISTED else None
     return pd.DataFrame([{"size": len(match), "size_x": len(match.x), "size_y": len(match.y),
                           "neurons_x": names(match.x, match), "neurons_y": names(match.y, match)} for match in matches])
@@ -263,7 +267,11 @@ def neurons_in(
     side: str,             # "x" or "y"
     most: int,             # matches of at most so many neurons count; at most `MOST_LISTED`
 ) -> set[int]:
-    "The neurons of one side that are in a match of 2 to `most` neurons (one alone is dead)."
+    """The neurons of one side that are in a match of 2 to `most` neurons (one alone is dead).
+
+    >>> sorted(neurons_in(match_rows([Match([0, 2], [1]), Match([7], [])]), "x", most=3))
+    [0, 2]
+    """
     if most > MOST_LISTED: raise ValueError(f"neurons are known for matches of at most {MOST_LISTED}, not {most}")
     small = table[table["size"].between(2, most)]
     return {int(neuron) for text in small[f"neurons_{side}"].dropna() for neuron in text.split()}
@@ -458,7 +466,11 @@ def chosen_matches(
     table: pd.DataFrame,   # from `simple`, for one pair, layer and ε
     n: int,                # how many
 ) -> pd.DataFrame:
-    "The smallest matches with neurons on both sides and no neuron in common."
+    """The smallest matches with neurons on both sides and no neuron in common.
+
+    >>> chosen_matches(match_rows([Match([0], [1]), Match([0, 2], [1])]), n=2)["size"].tolist()
+    [2]
+    """
     found, seen = [], set()
     small = table[(table.size_x > 0) & (table.size_y > 0) & table.neurons_x.notna()].sort_values("size", kind="stable")
     for index, row in small.iterrows():

@@ -461,7 +461,7 @@ def memory_plan(
     too large.
 
     >>> plan = memory_plan({f"layer{k}": (4096, 4096) for k in range(32)}, memory=20e9)
-    >>> int(plan["pass"].max()), round(plan.bytes.max()/1e9, 1)       # six passes, each of up to six layers of 3.2 GB
+    >>> int(plan["pass"].max()), round(float(plan.bytes.max())/1e9, 1)       # six passes, each of up to six layers of 3.2 GB
     (6, 3.2)
     """
     rows, number, taken = [], 1, 0.0

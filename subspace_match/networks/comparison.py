@@ -100,6 +100,13 @@ class Comparison:
     `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that
     takes `layer, a, b` wants the name of a layer and two networks, by name or by number from 0, the earlier one first;
     it raises `KeyError` that says what there is.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
+    >>> comparison = compare([{"fc": x}, {"fc": x[:, ::-1]}])
+    >>> comparison.layers, comparison.networks
+    (['fc'], ('network 0', 'network 1'))
+    >>> comparison.maximum_match("fc", eps=0.1)
+    Match([0, 1, 2, 3], [0, 1, 2, 3], n_x=4, n_y=4)
     """
     def __init__(
         self,
@@ -449,6 +456,11 @@ def compare(
     Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than
     two networks, unknown names, samples or loaders that do not correspond, activations that are not finite, each named.
     Warns where there are fewer than two samples for each neuron.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
+    >>> comparison = compare([{"fc": x}, {"fc": x[:, ::-1]}])
+    >>> comparison.similarity(0.1).similarity.item()
+    1.0
     """
     if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
         raise TypeError("networks come in a list or a dict: compare([a, b], loader)")

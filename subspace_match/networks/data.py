@@ -28,7 +28,13 @@ from .files import atomic_path, provenance, read_json, tensor_checksum, write_js
 # %% ../../nbs/networks/21_data.ipynb #80b0e8b7
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    "Images and labels, divided into a training and a validation part; uint8, (n, channels, height, width)."
+    """Images and labels, divided into a training and a validation part; uint8, (n, channels, height, width).
+
+    >>> import tempfile
+    >>> digits = load_data("digits", root=tempfile.mkdtemp())
+    >>> digits.train_images.shape, digits.train_images.dtype
+    (torch.Size([1347, 1, 32, 32]), torch.uint8)
+    """
     name: str                         # "digits", "cifar10" or "imagefolder"
     title: str                        # what figures call it
     train_images: torch.Tensor
@@ -179,6 +185,11 @@ def load_data(
 
     Raises `ValueError` for an unknown name, an unusable image or a damaged cache, `FileNotFoundError` for a missing
     folder, `ConnectionError` where a download fails.
+
+    >>> import tempfile
+    >>> digits = load_data("digits", root=tempfile.mkdtemp())
+    >>> digits
+    Digits: 1347 training and 450 validation images, 1×32×32, 10 classes
     """
     titles = {"digits": "Digits", "cifar10": "CIFAR-10", "imagefolder": Path(folder or "").name}
     if name not in titles: raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(titles)}")
@@ -201,7 +212,12 @@ def random_crop(
     padding: int,                  # pixels of black added on every side
     generator: torch.Generator,
 ) -> torch.Tensor:
-    "Cut each image out of its padded self at a random offset; same shape as `images`."
+    """Cut each image out of its padded self at a random offset; same shape as `images`.
+
+    >>> images = torch.ones(2, 1, 8, 8)
+    >>> random_crop(images, 1, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 8, 8])
+    """
     n, c, h, w = images.shape
     top, left = (torch.randint(0, 2*padding + 1, (n, 1), generator=generator).to(images.device) for _ in range(2))
     rows = (top + torch.arange(h, device=images.device))[:, None, :, None]
@@ -214,7 +230,13 @@ def random_mirror(
     images: torch.Tensor,          # (n, c, h, w)
     generator: torch.Generator,
 ) -> torch.Tensor:
-    "Mirror each image, left to right, with probability one half."
+    """Mirror each image, left to right, with probability one half.
+
+    >>> images = torch.arange(3.0).expand(4, 1, 1, 3)
+    >>> mirrored = random_mirror(images, torch.Generator().manual_seed(0))
+    >>> sorted({tuple(image.flatten().tolist()) for image in mirrored})
+    [(0.0, 1.0, 2.0), (2.0, 1.0, 0.0)]
+    """
     mirror = torch.rand(len(images), generator=generator).to(images.device) < 0.5
     return torch.where(mirror[:, None, None, None], images.flip(-1), images)
 
@@ -245,7 +267,14 @@ def training_loader(
     device: str | torch.device = "cpu",     # where batches shall be
     part: tuple[int, int] = (0, 1),         # (rank, size): this process' share of every epoch
 ) -> DataLoader:
-    "Augmented batches of one epoch, in the order that (seed, epoch) gives."
+    """Augmented batches of one epoch, in the order that (seed, epoch) gives.
+
+    >>> import tempfile
+    >>> digits = load_data("digits", root=tempfile.mkdtemp())
+    >>> images, labels = next(iter(training_loader(digits, batch_size=64, seed=0, epoch=1)))
+    >>> images.shape, labels.shape
+    (torch.Size([64, 1, 32, 32]), torch.Size([64]))
+    """
     generator = torch.Generator().manual_seed(seed*100_003 + epoch)
     rank, size = part
     order = torch.randperm(len(data.train_images), generator=generator)
@@ -260,7 +289,13 @@ def validation_loader(
     batch_size: int = 250,
     device: str | torch.device = "cpu",
 ) -> DataLoader:
-    "The validation images, unaugmented, in their order."
+    """The validation images, unaugmented, in their order.
+
+    >>> import tempfile
+    >>> digits = load_data("digits", root=tempfile.mkdtemp())
+    >>> sum(len(labels) for images, labels in validation_loader(digits))
+    450
+    """
     batches = _Batches(data.validation_images, data.validation_labels, data, device, None)
     return DataLoader(batches, batch_size=None,
                       sampler=BatchSampler(SequentialSampler(batches), batch_size, drop_last=False))

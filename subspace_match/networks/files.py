@@ -28,7 +28,14 @@ import torch.distributed as dist
 def atomic_path(
     path: str | Path,  # the file or folder that shall exist afterwards
 ):
-    "Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure."
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_path(folder/"note") as part: _ = part.write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['note']
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -42,28 +49,60 @@ def atomic_path(
 
 # %% ../../nbs/networks/20_files.ipynb #20e5efa1
 def write_json(path: str | Path, content: dict):
-    "Write `content` as indented JSON, atomically."
+    """Write `content` as indented JSON, atomically.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder/"about.json", {"seed": 0})
+    >>> read_json(folder/"about.json")
+    {'seed': 0}
+    """
     with atomic_path(path) as part:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 def read_json(path: str | Path) -> dict:
-    "Read a JSON file; raises `ValueError` that names the file where it is not whole."
+    """Read a JSON file; raises `ValueError` that names the file where it is not whole.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder/"about.json", {"ε": 0.3})
+    >>> read_json(folder/"about.json")
+    {'ε': 0.3}
+    """
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
 
 # %% ../../nbs/networks/20_files.ipynb #614db83f
 def write_csv(path: str | Path, table: pd.DataFrame):
-    "Write a table to six digits, without its index, atomically."
+    """Write a table to six digits, without its index, atomically.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_csv(folder/"table.csv", pd.DataFrame({"eps": [1/3]}))
+    >>> (folder/"table.csv").read_text()
+    'eps\\n0.333333\\n'
+    """
     with atomic_path(path) as part: table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
 
 # %% ../../nbs/networks/20_files.ipynb #9f5a4bc1
 def file_checksum(path: str | Path) -> str:
-    "SHA-256 of a file's content, in hexadecimal."
+    """SHA-256 of a file's content, in hexadecimal.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder/"empty").write_bytes(b"")
+    >>> file_checksum(folder/"empty")[:8]
+    'e3b0c442'
+    """
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 def tensor_checksum(*tensors: torch.Tensor) -> str:
-    "SHA-256 of the shapes, types and values of tensors, in hexadecimal."
+    """SHA-256 of the shapes, types and values of tensors, in hexadecimal.
+
+    >>> tensor_checksum(torch.ones(2, 3)) == tensor_checksum(torch.ones(3, 2))
+    False
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous().numpy()
@@ -75,7 +114,11 @@ def tensor_checksum(*tensors: torch.Tensor) -> str:
 def device_name(
     device: str | torch.device,  # "cpu", "cuda", "cuda:1", ...
 ) -> str:
-    "The name of the processor behind a torch device, for provenance."
+    """The name of the processor behind a torch device, for provenance.
+
+    >>> "CPU" in device_name("cpu")
+    True
+    """
     device = torch.device(device)
     if device.type == "cuda": return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -84,7 +127,11 @@ def device_name(
 def provenance(
     device: str | torch.device = "cpu",  # where the work was done
 ) -> dict:
-    "Versions, device, date and command line of the running program."
+    """Versions, device, date and command line of the running program.
+
+    >>> sorted(provenance())
+    ['command', 'date', 'device', 'versions']
+    """
     versions = {"python": platform.python_version()}
     for package in ("subspace-match", "torch", "torchvision", "numpy"):
         with contextlib.suppress(PackageNotFoundError): versions[package] = version(package)
@@ -97,9 +144,17 @@ def provenance(
 
 # %% ../../nbs/networks/20_files.ipynb #80435262
 def is_first() -> bool:
-    "Is this the process that writes and speaks?"
+    """Is this the process that writes and speaks?
+
+    >>> is_first()
+    True
+    """
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 def say(text: str = ""):
-    "Print, once."
+    """Print, once.
+
+    >>> say("once, also under torchrun")
+    once, also under torchrun
+    """
     if is_first(): print(text, flush=True)

@@ -42,7 +42,12 @@ def vgg(
     width: float = 1.0,                # factor on every number of channels
     batch_norm: bool = True,           # a batch norm between each convolution and its ReLU
 ) -> nn.Sequential:
-    "A VGG for small images (paper, Appendix E.2)."
+    """A VGG for small images (paper, Appendix E.2).
+
+    >>> network = vgg((1, 1, 2, 2, 2), n_classes=10, width=1/16)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
     layers, n_in = OrderedDict(), in_channels
     for s, (channels, n_convolutions) in enumerate(zip(VGG_CHANNELS, convolutions), start=1):
         n_out, stage = _scaled(channels, width), OrderedDict()
@@ -61,7 +66,11 @@ def _scaled(channels: int, width: float) -> int: return max(1, round(channels*wi
 
 # %% ../../nbs/networks/22_models.ipynb #5723a28f
 class BasicBlock(nn.Module):
-    "Two 3×3 convolutions with batch norm, and a way around them."
+    """Two 3×3 convolutions with batch norm, and a way around them.
+
+    >>> BasicBlock(4, 8, stride=2)(torch.zeros(1, 4, 6, 6)).shape
+    torch.Size([1, 8, 3, 3])
+    """
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
         self.convolution1, self.norm1, self.relu1 = _convolution(n_in, n_out, 3,
@@ -83,7 +92,12 @@ def resnet(
     in_channels: int = 3,
     width: float = 1.0,                # factor on every number of channels
 ) -> nn.Sequential:
-    "A ResNet of basic blocks for small images (paper, Appendix E.2)."
+    """A ResNet of basic blocks for small images (paper, Appendix E.2).
+
+    >>> network = resnet((1, 1, 1, 1), n_classes=10, width=1/16)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
     n_in = _scaled(RESNET_CHANNELS[0], width)
     layers = OrderedDict(stem=_unit(in_channels, n_in))
     for s, (channels, n_blocks) in enumerate(zip(RESNET_CHANNELS, blocks), start=1):
@@ -109,6 +123,10 @@ def build_model(
     """Build a network with the initial weights that `seed` gives.
 
     Raises `ValueError` for an unknown architecture or initialisation, and for a ResNet without batch norm.
+
+    >>> network = build_model("vgg11", n_classes=10, width=1/16, seed=3)
+    >>> [name for name, _ in network.named_modules() if name.endswith("relu")][:2]
+    ['stage1.conv1.relu', 'stage2.conv1.relu']
     """
     if initialisation not in ("fan-out", "authors"):
         raise ValueError(f"initialisation is fan-out or authors, not {initialisation!r}")

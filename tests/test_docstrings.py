@@ -1,0 +1,54 @@
+"""Examples in docstrings run, and every public name has one."""
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import subspace_match
+
+PACKAGE = Path(subspace_match.__file__).parent
+# Where every name of `__all__` has an example; elsewhere the machinery inside is public to other notebooks only.
+COMPLETE = {"networks.data", "networks.files", "networks.models"}
+
+
+def modules() -> dict[str, ast.Module]:
+    "Name below the package -> syntax tree, of every module that a notebook exports."
+    paths = [path for path in PACKAGE.rglob("*.py") if not path.name.startswith("_")]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+            for path in sorted(paths)}
+
+
+def has_example(node) -> bool: return ">>>" in (ast.get_docstring(node) or "")
+
+
+def public(tree) -> list:
+    "Functions and classes of `__all__`."
+    listed = next((ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+                   and getattr(node.targets[0], "id", "") == "__all__"), [])
+    return [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in listed]
+
+
+TREES = modules()
+WITH_EXAMPLES = [name for name, tree in TREES.items() if any(has_example(node) for node in ast.walk(tree)
+                                                             if isinstance(node, (ast.FunctionDef, ast.ClassDef)))]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(name):
+    result = doctest.testmod(importlib.import_module(f"subspace_match.{name}"))
+    assert result.attempted and not result.failed
+
+
+def test_every_public_name_has_an_example():
+    shown = {node.name for tree in TREES.values() for node in public(tree) if has_example(node)}
+    assert not set(subspace_match.__all__) - shown
+
+
+@pytest.mark.parametrize("name", sorted(COMPLETE))
+def test_every_name_of_a_complete_module_has_an_example(name):
+    assert not [node.name for node in public(TREES[name]) if not has_example(node)]
+
+
+def test_there_are_examples(): assert len(WITH_EXAMPLES) >= 12 and set(TREES) >= COMPLETE
