@@ -23,7 +23,7 @@ from ..theory.match import COARSE_TOLERANCE, check_activations, tolerance_of, un
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #31169ce2
 def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted, or only min(m, n)?
-    "Singular value decomposition; where divide and conquer does not converge (many equal singular values), by the slower QR iteration."
+    "Singular value decomposition; by the slower QR iteration where many equal singular values stop divide and conquer."
     try: return torch.linalg.svd(matrix, full_matrices=full)
     except torch.linalg.LinAlgError:
         parts = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=full, lapack_driver="gesvd")
@@ -98,7 +98,7 @@ class Geometry:
         n_samples=None,  # d, where known
         affine=False,  # is the constant vector in both spans?
         vectors=None,  # (N, d) the unit vectors themselves, where they are at hand
-        tolerance=GRAM_TOLERANCE,  # smaller distances, and singular values as a fraction of the largest, are rounding noise
+        tolerance=GRAM_TOLERANCE,  # smaller distances and singular values are rounding noise
     ):
         self.unit_gram, self.n_x, self.norms, self.n_samples = unit_gram, n_x, norms, n_samples
         self.affine, self.vectors = affine, vectors
@@ -195,12 +195,15 @@ def from_gram(
     scale = torch.where(norms > 0, 1 / norms, 0)
     unit = scale[:, None] * gram * scale
     if affine:
-        if sums is None or n_samples is None: raise ValueError("affine matches need sums and n_samples beside the Gram matrix")
+        if sums is None or n_samples is None:
+            raise ValueError("affine matches need sums and n_samples beside the Gram matrix")
         sums = torch.as_tensor(sums).to(gram)
-        if sums.shape != norms.shape or not sums.isfinite().all(): raise ValueError(f"sums must hold {len(gram)} finite numbers, one for each neuron")
+        if sums.shape != norms.shape or not sums.isfinite().all():
+            raise ValueError(f"sums must hold {len(gram)} finite numbers, one for each neuron")
         if n_samples < 1: raise ValueError(f"n_samples must be at least 1, got {n_samples}")
         mean = scale * sums / n_samples**0.5
-        if (mean.abs() > 1 + 1e-9).any(): raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its vector")
+        if (mean.abs() > 1 + 1e-9).any():
+            raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its vector")
         unit = unit - mean[:, None] * mean
         keep = unit.diagonal() > GRAM_TOLERANCE**2
         unit = unit * keep[:, None] * keep
@@ -214,21 +217,24 @@ def check_gram(gram, n_x):
     "`gram` as a float64 torch matrix. Raises TypeError or ValueError that names what is wrong with it."
     gram = torch.as_tensor(gram)
     if gram.dtype != torch.float64: raise TypeError(f"gram is {gram.dtype}; accumulate it in float64")
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]: raise ValueError(f"gram must be square; its shape is {tuple(gram.shape)}")
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+        raise ValueError(f"gram must be square; its shape is {tuple(gram.shape)}")
     if not 0 < n_x < len(gram): raise ValueError(f"n_x must lie between 1 and {len(gram) - 1}, got {n_x}")
     if not gram.isfinite().all(): raise ValueError("gram holds NaN or infinite entries")
     diagonal = gram.diagonal()
-    if (diagonal < 0).any(): raise ValueError("gram has a negative diagonal entry; no vector has a negative squared length")
+    if (diagonal < 0).any():
+        raise ValueError("gram has a negative diagonal entry; no vector has a negative squared length")
     size = diagonal.sqrt()
     if ((gram - gram.T).abs() > 1e-9 * size[:, None] * size).any(): raise ValueError("gram is not symmetric")
-    if (gram.abs() > (1 + 1e-9) * size[:, None] * size).any(): raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
+    if (gram.abs() > (1 + 1e-9) * size[:, None] * size).any():
+        raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
     return gram
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e
 def accumulate_gram(
     blocks,  # iterable of (N, d_b) activations, the same neurons on ever new inputs
 ):
-    "Gram matrix (N, N) float64, row sums (N,) and number of inputs d of all blocks side by side. Memory does not grow with d."
+    "Gram matrix (N, N) float64, row sums (N,) and number of inputs of all blocks side by side, in constant memory."
     gram, sums, d = 0, 0, 0
     for z in blocks:
         z = torch.as_tensor(z).double()
@@ -239,7 +245,10 @@ def accumulate_gram(
 def accumulate_factor(
     blocks,  # iterable of (N, d_b) activations
 ):
-    "(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation. Its columns are no samples: it says nothing of affine matches."
+    """(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation.
+
+    Its columns are no samples: it says nothing of affine matches.
+    """
     factor = None
     for z in blocks:
         z = torch.as_tensor(z).double()
@@ -283,7 +292,7 @@ def delete_spare(
     j,  # (|J|,) positions in `span.own`
     tolerance,  # smaller shares of a combination in J are rounding noise
 ):
-    "Delete the part of z_J that the others make up for. The `Span`, the other part as rows (m, |J|), and the smallest share."
+    "Delete the part of z_J that others make up for. The `Span`, the rest of J as rows (m, |J|), the smallest share."
     q, r = torch.linalg.qr(ways_of(span, j))
     u, shares, v = svd(r, full=True)
     t = int((shares > tolerance).sum())
@@ -325,8 +334,8 @@ def delete(
     now, peak = (span.now - squares[span.own]).index_fill(0, j, 1), span.peak.index_fill(0, j, 1)
     worn = [1 / share, *(size / lower.diagonal() ** 2).tolist(), float((peak / now.clamp(min=1e-300)).max())]
     squares[span.own] = 0
-    span = span._replace(left=torch.cat([span.left, new[:, span.own]]), right=torch.cat([span.right, new]), now=now, peak=peak)
-    return Deletion(span, squares, max(worn))
+    left, right = torch.cat([span.left, new[:, span.own]]), torch.cat([span.right, new])
+    return Deletion(span._replace(left=left, right=right, now=now, peak=peak), squares, max(worn))
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #674cf7f4
 def settled(
@@ -373,10 +382,11 @@ def fit_gram(
 
 
 def spread(rows, ways, own, j):
-    "`rows` (m, n) and the columns of `ways` (p, m) among those of all neurons of the side; zeros for the ones that are gone."
+    "`rows` (m, n) and the columns of `ways` (p, m) among those of the whole side; zeros for neurons that are gone."
     n, k = own.stop - own.start, j - own.start
     if len(j) == n: return rows, ways
-    return rows.new_zeros(n, rows.shape[1]).index_copy_(0, k, rows), ways.new_zeros(len(ways), n).index_copy_(1, k, ways)
+    every, all_ways = rows.new_zeros(n, rows.shape[1]), ways.new_zeros(len(ways), n)
+    return every.index_copy_(0, k, rows), all_ways.index_copy_(1, k, ways)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #15ae932d
 def fit_rows(
@@ -393,7 +403,8 @@ def fit_rows(
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
     row_noise = len(z) ** 0.5 * torch.finfo(z.dtype).eps / size
-    error = float((rows[:, j].diagonal() * row_noise**2).sum().sqrt()) + float(s[rank] / s[rank - 1] if rank < len(s) else 0)
+    error = float((rows[:, j].diagonal() * row_noise**2).sum().sqrt())
+    if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
     return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), 0.0, error)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
@@ -402,7 +413,7 @@ MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it coun
 
 
 class Pair:
-    "A pair of sets, and the squared distance of every neuron from the span of the other set, kept up to date while neurons leave."
+    "A pair of sets, and each neuron's squared distance from the span of the other set, up to date while neurons leave."
 
     def __init__(
         self,
@@ -419,7 +430,7 @@ class Pair:
         return slice(0, self.n_x), slice(self.n_x, len(self.index))
 
     def fit(self, stable=False):
-        "Compute everything again: from stable coordinates if asked to, now or before, or where the Gram matrix does not suffice."
+        "Compute everything again: from the vectors if asked to, now or before, or where the Gram matrix does not suffice."
         present = [self.alive[own].nonzero()[:, 0] + own.start for own in self.halves()]
         self.stable |= stable
         fits = [None] if self.stable else self.fits_from_gram(present)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from .geometry import Geometry, Pair, ways_of, threads_for
 from ..theory.match import Array, Match, check_neuron
-from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null
+from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null, warn_of_float32
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
 def taken_along(
@@ -130,7 +130,9 @@ def prepare(x, y, eps, within, seed):
     geometry = as_geometry(x, y)
     eps = resolved_eps(geometry, eps)
     keep, null = split_null(geometry, as_keep(geometry, within))
-    keep = peel(Pair(geometry, keep), eps).keep()
+    pair = Pair(geometry, keep)
+    warn_of_float32(pair, eps)
+    keep = peel(pair, eps).keep()
     order = (keep | null).nonzero()[:, 0].tolist()
     if seed is not None: np.random.default_rng(seed).shuffle(order)
     order = torch.tensor(order, dtype=torch.int64, device=keep.device)
