@@ -145,7 +145,7 @@ def test_padding_is_left_out():
     for options, problem in (
         ({"mask": lambda batch: torch.ones(9)}, "must be of shape"),
         ({"mask": lambda batch: torch.ones(20, 5)}, "choose layers"),
-        ({"mask": lambda batch: real, "samples": "inputs"}, "single samples"),
+        ({"mask": lambda batch: real, "samples": "flattened"}, "single samples"),
         ({"mask": lambda batch: real, "positions": 9}, "single samples"),
     ):
         with pytest.raises(ValueError, match=problem):
@@ -414,3 +414,51 @@ def test_a_model_without_weights_is_named(images):
     with pytest.raises(ValueError, match="network 1 has no weights.*'meta'"):
         joint_grams([network(0), bare], [images])
     assert list(layers.list_layers(bare, images).neurons[:3]) == [6, 6, 6]
+
+
+def test_sentences_are_the_means_of_their_real_tokens():
+    torch.manual_seed(0)
+    x, real = torch.randn(41, 9, 4), torch.arange(9) < torch.randint(0, 10, (41, 1))  # some hold no token at all
+    networks, batches = (
+        [nn.Sequential(nn.Tanh(), nn.Linear(4, 3)), nn.Sequential(nn.Tanh(), nn.Linear(4, 3))],
+        x.split(8),
+    )
+    masks = dict(zip(map(id, batches), real.split(8)))
+    options = {"mask": lambda batch: masks[id(batch)], "samples": "inputs", "layers": ["0", "1"], "progress": False}
+    for layer, joint in joint_grams(networks, list(batches), **options).items():
+        outputs = [record(model, x, [layer])[layer].double() for model in networks]
+        means = torch.cat(
+            [torch.stack([z[keep].mean(0) for z, keep in zip(output, real) if keep.any()]) for output in outputs], 1
+        )
+        torch.testing.assert_close(joint.grams[0], means.T @ means, rtol=1e-5, atol=1e-5)
+        assert joint.n_samples == len(means) < joint.n_inputs == 41
+        assert [int(n) for n in joint.fold_samples] == [int(real[fold::5].any(1).sum()) for fold in range(5)]
+
+
+def test_every_place_of_a_convolution_can_be_a_neuron(images):
+    joint = joint_grams([network(0), network(1)], images.split(16), "2", samples="flattened", progress=False)["2"]
+    z = record(network(0), images, ["2"])["2"].double().permute(0, 2, 3, 1).flatten(1)
+    assert joint.sizes == (6 * 36, 6 * 36) and joint.n_samples == 70
+    torch.testing.assert_close(joint.grams[0, :216, :216], z.T @ z, rtol=1e-5, atol=1e-5)
+
+
+def test_a_grid_is_common_to_different_resolutions(images):
+    other = nn.Sequential(nn.Conv2d(2, 5, 5), nn.ReLU(), nn.Flatten(), nn.Linear(80, 3))
+    pair = {0: ["2"], 1: ["1"]}
+    with pytest.raises(ValueError, match=r"try samples='inputs', or a grid=\(h, w\)"):
+        joint_grams([network(0), other], [images], pair)
+    (joint,) = joint_grams([network(0), other], images.split(16), pair, grid=(2, 2), progress=False).values()
+    parts = [record(network(0), images, ["2"])["2"], record(other, images, ["1"])["1"]]
+    z = torch.cat(
+        [nn.functional.adaptive_avg_pool2d(part.double(), 2).flatten(2).mT.flatten(0, 1) for part in parts], 1
+    )
+    torch.testing.assert_close(joint.grams[0], z.T @ z, rtol=1e-5, atol=1e-5)
+    assert joint.n_samples == 280
+    whole = joint_grams([network(0), network(1)], [images.bfloat16().float()], "2", grid=(1, 1), progress=False)["2"]
+    means = joint_grams([network(0), network(1)], [images.bfloat16().float()], "2", samples="inputs", progress=False)[
+        "2"
+    ]
+    torch.testing.assert_close(whole.grams, means.grams)
+    for wrong in (7, (0, 3), (2, 2, 2)):
+        with pytest.raises(ValueError, match="a grid is of rows and columns"):
+            joint_grams([network(0), other], [images], pair, grid=wrong)

@@ -2,9 +2,11 @@
 
 import warnings
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -20,6 +22,7 @@ from torch.utils.data import (
 from examples import network
 from subspace_match import compare
 from subspace_match.networks import loaders
+from subspace_match.networks.activations import joint_grams
 
 
 def test_loaders_out_of_step_are_an_error(images, loader):
@@ -231,3 +234,42 @@ def test_mistakes_are_named(images, networks, loader, options, problem):
     loader = {"batches": [images], "data set": TensorDataset(images), "tensor": images, None: None}[loader]
     with pytest.raises((TypeError, ValueError), match=problem):
         compare(networks, loader, **options)
+
+
+def test_activations_in_files_are_read_in_slices(tmp_path):
+    x, y = torch.randn(50, 4, 5), torch.randn(50, 3).bfloat16()
+    save_file({"conv": x, "fc": y}, tmp_path / "a.safetensors")
+    (tmp_path / "b").mkdir()
+    np.save(tmp_path / "b" / "conv.npy", x.numpy())
+    np.save(tmp_path / "b" / "fc.npy", y.float().numpy())
+    files = [loaders.stored_activations(tmp_path / name) for name in ("a.safetensors", "b")]
+    expected = joint_grams([{"conv": x, "fc": y}, {"conv": x, "fc": y.float()}])
+    found = joint_grams(files, cache=tmp_path / "cache")
+    for layer in ("conv", "fc"):
+        torch.testing.assert_close(found[layer].grams, expected[layer].grams)
+    assert list(loaders.stored_activations(tmp_path / "b" / "fc.npy")) == ["fc"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["conv"], file["fc"] = x.numpy(), y.float().numpy()
+    for layer, joint in joint_grams([loaders.stored_activations(tmp_path / "a.h5")] * 2).items():
+        n = joint.sizes[0]
+        torch.testing.assert_close(joint.grams[:, :n, n:], expected[layer].grams[:, :n, :n])
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        loaders.stored_activations(tmp_path / "c")
+    (tmp_path / "c.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="c.pt is no .npy"):
+        loaders.stored_activations(tmp_path / "c.pt")
+
+
+def test_ids_of_stored_activations_are_compared():
+    stored, names = [{"a": np.ones((3, 2))}, {"a": np.ones((3, 2))}], ["x", "y", "z"]
+    assert joint_grams(stored, ids=[names, np.array(names)])["a"].n_samples == 3
+    for ids, problem in (
+        ([names, names[::-1]], "network 1 are in another order: input 0 is 'z', and 'x'"),
+        ([names, ["x", "y", "w"]], "network 1 are others: input 2 is 'w'"),
+        ([names, names[:2]], "network 1 holds 3 inputs, and there are 2 ids"),
+        ([names], "1 lists of ids for 2"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            joint_grams(stored, ids=ids)
+    with pytest.raises(ValueError, match="ids are of stored"):
+        joint_grams([network(0), network(1)], [torch.ones(3, 2, 8, 8)], ids=[names, names])

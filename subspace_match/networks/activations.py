@@ -34,7 +34,7 @@ from .files import atomic_path, tensor_checksum
 from subspace_match.networks.layers import (
     _bare, _choose, _groups, _place, _size, _widest, list_layers, neuron_matrix, record, recording, select_layers,
 )
-from .loaders import _batches, _loaders, _n_inputs, _tensor, _warn_padding
+from .loaders import _batches, _check_ids, _loaders, _n_inputs, _tensor, _warn_padding
 
 # %% ../../nbs/networks/24c_activations.ipynb #0b1c24c0
 _all_ = ["list_layers", "neuron_matrix", "record", "recording", "select_layers"]   # where version 0.1 had them
@@ -324,13 +324,13 @@ def _outputs(k, network, batch, layers, forward, i, shapes=False):
                        "otherwise say how: forward=lambda model, batch: …")
         raise
 
-def _matrix(outputs, name, axis, samples, size):
+def _matrix(outputs, name, axis, samples, grid, size):
     "The (samples, neurons) matrix of layer `name` for `size` inputs. Raises `ValueError` that says what is wrong."
     if name not in outputs: raise ValueError("it yields no tensor, or did not run for every batch")
     output = _tensor(outputs[name])
     if not output.is_floating_point(): raise ValueError(f"its activations are {output.dtype}, not floating point")
-    matrix = neuron_matrix(output, axis, samples)
-    if samples == "inputs" and len(matrix) != size:
+    matrix = neuron_matrix(output, axis, samples, grid)
+    if samples != "positions" and len(matrix) != size:
         raise ValueError(f"its first axis should count the {size} inputs of a batch, but its shape is "
                          f"{tuple(output.shape)}")
     if not matrix.is_meta and not matrix.sum(dtype=_widest(matrix)).isfinite():
@@ -338,18 +338,19 @@ def _matrix(outputs, name, axis, samples, size):
     return matrix
 
 # %% ../../nbs/networks/24c_activations.ipynb #f2ecf604
-def _columns(members, outputs, axes, samples, size, masked=False):
+def _columns(members, outputs, axes, samples, grid, size, masked=False):
     """The matrices of a group's members for `size` inputs, over the same samples.
 
     Raises `ValueError` that names network and layer.
     """
     columns = []
     for k, name in members:
-        try: columns.append(_matrix(outputs[k], name, axes[k][name], samples, size))
+        try: columns.append(_matrix(outputs[k], name, axes[k][name], samples, grid, size))
         except ValueError as error: raise ValueError(f"layer {name} of network {k}: {error}") from error
     if len({len(matrix) for matrix in columns}) > 1:
         found = ", ".join(f"{len(matrix)} in {name} of network {k}" for (k, name), matrix in zip(members, columns))
-        raise ValueError(f"layers are compared over the same samples, but a batch gives {found}; try samples='inputs'")
+        raise ValueError(f"layers are compared over the same samples, but a batch gives {found}; try "
+                         "samples='inputs', or a grid=(h, w) for pictures")
     firsts = {f"{outputs[k][name].shape[0]} in {name} of network {k}": outputs[k][name].shape[0]
               for k, name in members if outputs[k][name].ndim > 2}
     if len({*firsts.values(), *([size] if masked else [])}) > 1:
@@ -378,6 +379,15 @@ def _rows(columns, counted, label):
     if rows == len(counted): return columns, torch.ones(rows, dtype=torch.int64)
     raise ValueError(f"a batch gives {rows} samples in {label}, and its mask is of shape {tuple(counted.shape)}; "
                      "choose layers of which it speaks")
+
+def _means(columns, lengths):
+    "The mean of each input's rows, and how many rows that makes: one, or none where no row counts."
+    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
+    def mean(column):
+        sums = torch.zeros(len(lengths), column.shape[1], dtype=_widest(column), device=column.device)
+        sums.index_add_(0, owner.to(column.device), column.to(sums.dtype))
+        return sums[lengths > 0]/lengths[lengths > 0].to(column.device)[:, None]
+    return [mean(column) for column in columns], (lengths > 0).long()
 
 def _whose(rows, size, i, start):
     "How many rows each of a batch's inputs has, and the inputs' numbers; the batch is one input where it isn't told."
@@ -576,7 +586,7 @@ def joint_grams(
     loader: Iterable | Mapping | None = None,    # yields batches for all networks; or {number of the network: loader}
     layers=None,                                 # see `select_layers`; or {number of the network: choice}
     pairs: str = "same",                         # "same": a layer with its counterpart; "all": with every layer
-    samples: str = "positions",                  # or "inputs": one sample per input, averaged over positions
+    samples: str = "positions",                  # what is a sample; or "inputs" or "flattened": see `neuron_matrix`
     positions: int | None = None,                # draw this many samples (the authors' script: 10 000); None: all
     draws: int = 16,                             # how often, where there are more samples than `positions`
     seed: int = 0,                               # decides the draws
@@ -590,6 +600,8 @@ def joint_grams(
     inputs_kept: int = 0,                        # keep so many inputs, for `kernels`
     memory: float | None = None,                 # bytes that sums may take; None: half of what is free
     cache: str | Path | None = None,             # folder in which a pass that was stopped is found again
+    grid: tuple[int, int] | None = None,         # average the places of pictures to so many rows and columns
+    ids: Sequence[Sequence] | None = None,       # of stored activations: what each input is called, for each network
 ) -> dict[str, JointGram]:
     """One pass over the loader: for each layer, the Gram matrix of all networks' neurons together.
 
@@ -624,13 +636,14 @@ def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0007
 def _in_groups(
     networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress,
-    folds, chance, inputs_kept, memory, cache, together,
+    folds, chance, inputs_kept, memory, cache, grid, ids, together,
 ):
     "The groups of `joint_gram_groups`; with `together`, a single one."
-    _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept)
+    _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept, grid)
     networks = [_bare(network) for network in networks]
     loaders = _loaders(networks, loader)
     _check_weights(networks)
+    if ids is not None: _check_ids(networks, ids)
     batches, total = _batches(networks, loaders)
     first = next(batches, None)
     if first is None: raise ValueError("the loader yields no batches")
@@ -645,17 +658,17 @@ def _in_groups(
     sizes, rows = {}, {}
     groups = _groups(names, pairs, as_given)
     for label, members in groups.items():
-        columns = _columns(members, outputs, axes, samples, size)
+        columns = _columns(members, outputs, axes, samples, grid, size)
         sizes[label], rows[label] = [column.shape[1] for column in columns], len(columns[0])//size if not mask else 1
     plan = _plan(sizes, rows, folds, chance, draws if positions else 0, len(wanted), memory, device, together)
     passes = plan["pass"].max()
     if passes > 1 and any(isinstance(one, Iterator) for one in loaders):
         raise ValueError(f"{passes} passes are needed, and an iterator can be run through once; pass a loader that can "
                          "be run through again, or allow more memory")
-    about = [samples, positions, draws, seed, folds, chance, wanted, str(neuron_axis), _process(),
+    about = [samples, positions, draws, seed, folds, chance, wanted, str(neuron_axis), grid, _process(),
              *(getattr(function, "__qualname__", None) for function in (forward, mask))]
     if cache is not None: about += [_checksum(first), *map(_identity, networks)]
-    choices = {"axes": axes, "samples": samples, "forward": forward, "mask": mask, "wanted": wanted}
+    choices = {"axes": axes, "samples": samples, "grid": grid, "forward": forward, "mask": mask, "wanted": wanted}
     for number, part in plan.groupby("pass", sort=True):
         running = {}
         for label in part.layer:
@@ -676,6 +689,8 @@ def _in_groups(
 def _one_pass(running, networks, batches, choices, path):
     "Add up all batches, going on from the file at `path` where there is one; the number of inputs."
     mask, wanted = choices["mask"], choices["wanted"]
+    means = mask is not None and choices["samples"] == "inputs"       # of the tokens that count
+    each_sample = choices["axes"], "positions" if means else choices["samples"], choices["grid"]
     (rank, processes), done, start, written, took = _process(), 0, 0, time.monotonic(), 0.0
     if path and path.exists():
         done, start, complete = _read_state(path, running)
@@ -689,8 +704,8 @@ def _one_pass(running, networks, batches, choices, path):
             outputs = [_outputs(k, *each, choices["forward"], i) for k, each in enumerate(zip(networks, parts, names))]
             counted = _counted(mask(parts[0]), size) if mask else None
             for label, sums in running.items():
-                columns = _columns(sums.members, outputs, choices["axes"], choices["samples"], size, mask is not None)
-                _add_batch(label, sums, columns, size, i, start, counted, wanted)
+                columns = _columns(sums.members, outputs, *each_sample, size, mask is not None)
+                _add_batch(label, sums, columns, size, i, start, counted, wanted, means)
         start += size
         if path and i >= done and _due(written, took):
             began = time.monotonic()
@@ -705,26 +720,30 @@ def _due(written, took):
     "Whether it is time to write again, after a write at `written` that took so long."
     return time.monotonic() - written > max(CACHE_SECONDS, 20*took)
 
-def _add_batch(label, sums, columns, size, i, start, counted, wanted):
+def _add_batch(label, sums, columns, size, i, start, counted, wanted, means):
     "Add the activations of batch i, whose first input has number `start`. Raises `ValueError` that names the layer."
     if sums.drawn:
         if len(columns[0]) == size*sums.rows: return _take_drawn(sums, columns, start*sums.rows)
         raise ValueError(f"drawing positions needs {sums.rows} samples of every input in {label}")
     lengths, numbers = _whose(len(columns[0]), size, i, start)
     if counted is not None: columns, lengths = _rows(columns, counted, label)
+    if means: columns, lengths = _means(columns, lengths)
     if wanted: _keep(sums, columns, lengths, numbers, wanted, counted is not None)
     _take(sums, columns, lengths, numbers)
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0009
-def _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept):
+def _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept, grid):
     "Raise `TypeError` or `ValueError` for choices that do not go together."
     for name, function in (("mask", mask), ("forward", forward)):
         if not (function is None or callable(function)):
             raise TypeError(f"{name} is a function of the batch, not of type {type(function).__name__}")
     if positions is not None and min(positions, draws) < 1:
         raise ValueError(f"positions and draws count from 1, not {positions} and {draws}")
-    if mask and (positions or samples == "inputs"):
-        raise ValueError("a mask leaves out single samples: it goes with samples='positions' and without draws")
+    if mask and (positions or samples == "flattened"):
+        raise ValueError("a mask leaves out single samples: it goes with samples='positions' or 'inputs', and without "
+                         "draws")
+    if grid is not None and not (isinstance(grid, Sequence) and len(grid) == 2 and all(side > 0 for side in grid)):
+        raise ValueError(f"a grid is of rows and columns, such as (7, 7), not {grid!r}")
     if folds < 0 or folds == 1 or inputs_kept < 0:
         raise ValueError(f"folds are at least 2, or 0 for none, inputs_kept at least 0, not {folds} and {inputs_kept}")
 

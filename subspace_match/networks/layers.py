@@ -25,10 +25,13 @@ from torch.overrides import TorchFunctionMode
 def neuron_matrix(
     activation: torch.Tensor,         # a layer's output for a batch; its first axis counts inputs
     neuron_axis: int | None = None,   # the axis that counts neurons; by default the last for 3-D, otherwise 1
-    samples: str = "positions",       # "positions": each position is a sample; "inputs": positions are averaged
+    samples: str = "positions",       # what is a sample: each position of each input, or each input; see below
+    grid: tuple[int, int] | None = None,   # average the places of a picture (4-D) to so many rows and columns first
 ) -> torch.Tensor:
     """Activations as a (samples, neurons) matrix; rows are ordered by input, then by position. Paper, §5.
 
+    samples: "positions" makes a sample of each position of each input, "inputs" averages over the positions, and
+    "flattened" makes one sample of each input, in which every neuron at every position is a neuron of its own.
     Raises `ValueError` for an empty activation, a neuron axis that is not there or counts inputs, an unknown `samples`.
 
     >>> neuron_matrix(torch.zeros(2, 3, 4, 5)).shape                      # two images, three channels, 4 × 5 positions
@@ -37,17 +40,24 @@ def neuron_matrix(
     torch.Size([2, 3])
     """
     axis = (2 if activation.ndim == 3 else 1) if neuron_axis is None or activation.ndim == 2 else neuron_axis
-    if samples not in ("positions", "inputs"):
-        raise ValueError(f"samples must be 'positions' or 'inputs', not {samples!r}")
+    if samples not in ("positions", "inputs", "flattened"):
+        raise ValueError(f"samples must be 'positions', 'inputs' or 'flattened', not {samples!r}")
     if 0 in activation.shape: raise ValueError(f"an activation of shape {tuple(activation.shape)} is empty")
     if activation.ndim < 2 or not -activation.ndim <= axis < activation.ndim or axis % activation.ndim == 0:
         raise ValueError(f"axis {axis} of an activation of shape {tuple(activation.shape)} does not count neurons")
     neurons_last = activation.movedim(axis, -1)
+    if grid is not None and neurons_last.ndim == 4: neurons_last = _on_grid(neurons_last, grid)
+    if samples == "flattened": return neurons_last.flatten(1)
     if samples == "inputs" and activation.ndim > 2:
         places = neurons_last.flatten(1, -2)
         if places.is_meta: return places[:, 0]       # a mean without content takes PyTorch's compiler: seconds to load
         return places.mean(1, dtype=_widest(places))
     return neurons_last.reshape(-1, neurons_last.shape[-1])
+
+def _on_grid(pictures, grid):
+    "(B, H, W, C) activations, averaged to (B, *grid, C): places of pictures of any resolution, in one frame."
+    if pictures.is_meta: return pictures.new_empty(len(pictures), *grid, pictures.shape[-1])
+    return nn.functional.adaptive_avg_pool2d(pictures.movedim(-1, 1).to(_widest(pictures)), grid).movedim(1, -1)
 
 def _widest(tensor):
     "The floating-point type in which sums over a tensor are taken: float64, but where Apple's GPUs know none."
@@ -410,7 +420,7 @@ def _groups(
                          "or pairs='all'")
     return {" | ".join(dict.fromkeys(row)): list(enumerate(row)) for row in zip(*names)}
 
-# %% ../../nbs/networks/24a_layers.ipynb #1e00c363
+# %% ../../nbs/networks/24a_layers.ipynb #c006e7c5
 def _choose(
     networks: Sequence,          # models, or stored activations
     outputs: Sequence[Mapping],  # what each recorded of one batch
