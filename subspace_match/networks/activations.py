@@ -471,7 +471,7 @@ def memory_plan(
     too large.
 
     >>> plan = memory_plan({f"layer{k}": (4096, 4096) for k in range(32)}, memory=20e9)
-    >>> int(plan["pass"].max()), round(float(plan.bytes.max())/1e9, 1)       # six passes, each of up to six layers of 3.2 GB
+    >>> int(plan["pass"].max()), round(float(plan.bytes.max())/1e9, 1)      # six passes, each of at most six layers
     (6, 3.2)
     """
     rows, number, taken = [], 1, 0.0
@@ -615,8 +615,9 @@ def joint_grams(
     >>> joint_grams([{"fc": rng.normal(size=(100, 3))}, {"fc": rng.normal(size=(100, 4))}])["fc"]
     JointGram of 7 neurons in 2 layers, d = 100, folds: 5, chance
     """
-    arguments = dict(locals())
-    return {label: joint for group in _in_groups(**arguments, together=True) for label, joint in group.items()}
+    arguments, found = dict(locals()), {}
+    for group in _in_groups(**arguments, together=True): found |= group
+    return found
 
 def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
     """What `joint_grams` returns, for the same arguments, in groups of layers that fit into `memory`, in a pass each.

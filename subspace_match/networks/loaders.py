@@ -42,13 +42,13 @@ def _loaders(networks, loader):
         raise ValueError("networks would take turns at the batches of one iterator; pass it alone, for all of them")
     return loaders
 
-# %% ../../nbs/networks/24b_loaders.ipynb #8adb9a13
+# %% ../../nbs/networks/24b_loaders.ipynb #c9f40143
 def _as_dict(networks, loader):
     "A list of loaders, as version 0.1 took it, as a dict, with a `DeprecationWarning`; anything else as it is."
     if not isinstance(loader, (list, tuple)): return loader
     if any(isinstance(one, (DataLoader, Iterator)) for one in loader):
         warnings.warn("loaders of several networks come in a dict {network: loader}; lists go with version 0.3",
-                      DeprecationWarning, stacklevel=5)
+                      DeprecationWarning, stacklevel=6)     # where `compare` was called
         return dict(enumerate(loader))
     arrays = (isinstance(one, list) and all(_is_array(part) and part.ndim > 1 for part in one) for one in loader)
     if len(loader) == len(networks) > 1 and all(arrays):
@@ -239,9 +239,9 @@ def _n_inputs(networks, loaders):
     except (AttributeError, TypeError):
         raise ValueError("drawing positions needs a loader whose dataset has a length") from None
 
-# %% ../../nbs/networks/24b_loaders.ipynb #f75275c4
+# %% ../../nbs/networks/24b_loaders.ipynb #20fde29b
 def _warn_padding(batch):
     "Warn of a tokenizer's batch with padding."
     if isinstance(batch, Mapping) and not torch.as_tensor(batch.get("attention_mask", True)).all():
         words = "padding counts as samples; mask=lambda batch: batch['attention_mask'] leaves it out"
-        warnings.warn(words, stacklevel=4)
+        warnings.warn(words, stacklevel=5)
