@@ -21,6 +21,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -68,15 +69,16 @@ def parse_epochs(
 
 # %% ../nbs/networks/28_command_line.ipynb #00e14ac9
 def chosen_networks(
-    networks: list[str] | None,   # as they were given
-    name: str,                    # of the runs, where none was
-    seeds: str,                   # for `parse_seeds`
+    networks: Sequence[str | Path] | None,   # as they were given
+    name: str,                               # of the runs, where none was
+    seeds: str,                              # for `parse_seeds`
     runs: Path,
 ) -> tuple[list[str | Path], str]:
     "The networks of a command, and what its results are called."
     if not networks: return [runs/name/f"seed-{seed}" for seed in parse_seeds(seeds)], name
-    folders = {Path(network).parent.name for network in networks}
-    return networks, (folders.pop() if len(folders) == 1 else "") or name
+    places = [str(network) for network in networks]
+    folders = {Path(place.rpartition("@")[2] if ":" in place else place).parent.name for place in places}
+    return list(networks), (folders.pop() if len(folders) == 1 else "") or name
 
 # %% ../nbs/networks/28_command_line.ipynb #bda04a61
 def _key(*parts) -> str:
@@ -373,8 +375,8 @@ AnyKernels = Annotated[bool, typer.Option("--any-kernels",
 
 # %% ../nbs/networks/28_command_line.ipynb #0a45a6c2
 Networks = Annotated[Optional[list[str]],
-                     typer.Argument(help="FOLDER, FOLDER@EPOCH or torchvision's MODEL:WEIGHTS; by default those of "
-                                         "--arch and --seeds", show_default=False)]
+                     typer.Argument(help="FOLDER, FOLDER@EPOCH, MODULE:FUNCTION@FILE (weights) or torchvision's "
+                                         "MODEL:WEIGHTS; by default those of --arch and --seeds", show_default=False)]
 RunFolders = Annotated[Optional[list[Path]],
                        typer.Argument(help="folders of trained networks with snapshots; by default those of --arch and "
                                            "--seeds", show_default=False)]

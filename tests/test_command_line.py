@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from pretended_gpu import gpu
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from subspace_match import __version__, cli
 from subspace_match.networks.comparison import Comparison
 from subspace_match.experiments.pieces import read_table
 from subspace_match.networks import training
+from subspace_match.networks.models import build_model
 from subspace_match.networks.files import read_json
 
 without_gloo = pytest.mark.skipif(sys.platform == "win32",
@@ -456,3 +458,36 @@ def test_results_end_their_lines_alike_on_every_system(place, tmp_path, monkeypa
     monkeypatch.setattr(os, "linesep", "\r\n")
     result = run("compare", *FIRST_TWO, *folders(place)[:-1], tmp_path)
     assert result.exit_code == 0 and not any(b"\r\n" in path.read_bytes() for path in tmp_path.glob("*.[cj]s*"))
+
+
+@pytest.fixture
+def makers(tmp_path, monkeypatch):
+    "A module of a user's, and two files of weights for what it makes."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"mynets.py").write_text("from subspace_match.networks.models import build_model\n"
+                                      "def small(): return build_model('vgg11', 10, 1, 1/16)\nnot_one = 3\n")
+    save_file(build_model("vgg11", 10, 1, 1/16, seed=1).state_dict(), tmp_path/"second.safetensors")
+    torch.save(build_model("vgg11", 10, 1, 1/16, seed=0).state_dict(), tmp_path/"first.pt")
+    torch.save(torch.nn.Linear(2, 2), tmp_path/"pickled.pt")
+
+
+def test_networks_of_others_are_compared(place, makers, tmp_path):
+    result = run("compare", "mynets:small@first.pt", "mynets:small@second.safetensors", *folders(place)[:2],
+                 "--runs", tmp_path/"runs", "--out", tmp_path/"results")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path/"results/similarity.csv")
+    assert set(table.network_a) == {"first"} and set(table.network_b) == {"second"} and table.layer.nunique() == 10
+
+
+@pytest.mark.parametrize("spec, message", [
+    ("first.pt", "first.pt holds weights, and no network; name a function that makes one: MODULE:FUNCTION@first.pt"),
+    ("mynets:nothing@first.pt", "mynets:nothing makes no network"),
+    ("nowhere:small@first.pt", "nowhere:small makes no network (No module named 'nowhere')"),
+    ("mynets:not_one@first.pt", "it must be a function without arguments"),
+    ("mynets:small@third.pt", "there is no third.pt"),
+    ("mynets:small@pickled.pt", "pickled.pt does not fit mynets:small: Weights only load failed"),
+    ("torchvision.models:resnet18@first.pt", "first.pt does not fit torchvision.models:resnet18: Error(s) in loading"),
+])
+def test_weights_without_a_network_lead_to_the_way_out(place, makers, spec, message):
+    result = run("compare", spec, spec, *folders(place)[:2])
+    assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.output

@@ -12,8 +12,9 @@ __all__ = ['GRAM_TOLERANCE', 'WAIT', 'MOST_ERROR', 'MOST_MARGIN', 'svd', 'span_r
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
+from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -89,6 +90,9 @@ class Geometry:
     >>> geometry.n_x, geometry.n_y, tuple(geometry.gram.shape)
     (4, 4, (8, 8))
     """
+
+    from_vectors: ClassVar[Callable[..., "Geometry"]]   # the functions of these names, below
+    from_gram: ClassVar[Callable[..., "Geometry"]]
 
     def __init__(
         self,

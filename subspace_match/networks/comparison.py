@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -382,9 +383,9 @@ def _save(comparison, path, grams):
         tensors |= {f"gram{i}.grams": joint.grams.cpu().contiguous(), f"gram{i}.sums": joint.sums.cpu().contiguous()}
     index = json.dumps(index)
     with atomic_path(path) as part:
-        save_file(tensors, part,
-                  metadata={"format": "subspace_match.Comparison 1", "index": index,
-                            "checksum": _checksum(index, tensors)})
+        # one entry: safetensors writes several in an order that changes from run to run
+        about = {"format": "subspace_match.Comparison 1", "index": index, "checksum": _checksum(index, tensors)}
+        save_file(tensors, part, metadata={"comparison": json.dumps(about)})
 
 # %% ../../nbs/networks/25_comparison.ipynb #26dbcb93
 def _load(path):
@@ -395,6 +396,7 @@ def _load(path):
         with safe_open(path, "pt") as file:
             # no longer mapped to the file
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}
+            header = json.loads(header["comparison"]) if "comparison" in header else header   # version 0.1: three entries
     except SafetensorError as error: raise ValueError(f"{path} is damaged or no comparison ({error})") from error
     if header.get("format") != "subspace_match.Comparison 1":
         raise ValueError(f"{path} holds no comparison that this version knows")
@@ -413,14 +415,14 @@ def _load(path):
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
 def compare(
     # models, or stored activations (layer -> array); a dict gives them names
-    networks: Sequence | Mapping[str, nn.Module],
+    networks: Sequence[nn.Module | Mapping] | Mapping[str, nn.Module | Mapping],
     loader=None,                                   # yields batches of inputs; or a dict {network: loader}
     # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
     layers=None,
     # "same": each layer with its counterpart; "all": every layer with every layer
-    pairs: str = "same",
+    pairs: Literal["same", "all"] = "same",
     # "positions", or "inputs": one sample per input, averaged over positions
-    samples: str = "positions",
+    samples: Literal["positions", "inputs"] = "positions",
     # draw so many samples at random (the authors' script: 10 000); None: use all
     positions: int | None = None,
     draws: int = 16,                               # how often they are drawn
