@@ -192,7 +192,7 @@ def test_the_table_of_statements_is_complete_and_every_link_leads_somewhere():
         for path, cell, kind in checks:
             source = "".join(notebook_cells(NBS / "theory" / path)[cell]["source"])
             assert f"# {label.partition(' (')[0]} · {kind}" in source.splitlines() and "assert" in source
-    stated = {label for path in NBS.glob("theory/*.ipynb")
+    stated = {label for path in (*NBS.glob("theory/*.ipynb"), *NBS.glob("algorithms/*.ipynb"))
               for cell in notebook_cells(path).values() if cell["cell_type"] == "markdown"
               for label in re.findall(rf"^\*\*((?:{KINDS})\b.*?)\.\*\*", "".join(cell["source"]), re.M)}
     assert stated == set(listed) and len(listed) == len(rows) > 40

@@ -18,7 +18,7 @@ from .geometry import GRAM_TOLERANCE, Geometry, Pair, refined, threads_for
 from ..theory.match import COARSE_TOLERANCE, Array, Match, check_eps
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #b1d595eb
-MANY = 32  # so many neurons a side, and no more inputs, are taken for a mistake
+MANY = 32  # so many neurons a side, and no more inputs, are treated as a mistake
 
 
 def as_geometry(x, y=None):

@@ -14,7 +14,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .geometry import Geometry, Pair, ways_of, threads_for
-from ..theory.match import Array, Match, check_neuron
+from ..theory.inputs import Array, check_neuron
+from ..theory.match import Match
 from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null, warn_of_float32
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c

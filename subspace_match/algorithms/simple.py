@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..theory.match import Array, Match, check_eps, check_neuron
+from ..theory.inputs import Array, check_eps, check_neuron
+from ..theory.match import Match
 from .geometry import Geometry, outside
 from .maximum import as_geometry, maximum_match, resolved_eps
 from .minimal import minimal_match, minimal_matches

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from subspace_match.theory.inputs import (
-    Array, check_activations, check_eps, check_neuron, check_vectors, namespace,
-)
+from .inputs import Array, check_activations, check_eps, namespace
 
 # %% ../../nbs/theory/01_matches.ipynb #c0ffee01
 def running_example() -> tuple[np.ndarray, np.ndarray, float]:
