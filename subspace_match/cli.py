@@ -31,7 +31,7 @@ import torch.distributed as dist
 import typer
 
 from . import __version__
-from .networks.comparison import EPS, Comparison, compare
+from .networks.comparison import PAPER_EPS, Comparison, compare
 from .networks.files import atomic_path, is_first, provenance, read_json, say, write_csv, write_json
 
 # %% ../nbs/networks/28_command_line.ipynb #2dc7d284
@@ -84,6 +84,9 @@ def chosen_networks(
 def _key(*parts) -> str:
     "Sixteen digits that stand for everything that a result depends on, this version of the library among it."
     return hashlib.sha256(json.dumps([__version__, *parts], sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _renamed(choices: dict) -> dict:
+    "The choices of a command, or of results of version 0.1, under the names that `compare` gives them."
+    return {{"positions": "drawn"}.get(name, name): value for name, value in choices.items()}
 
 # %% ../nbs/networks/28_command_line.ipynb #a649b98d
 def compare_pairs(
@@ -105,9 +108,9 @@ def compare_pairs(
     if missing:
         from subspace_match.networks.data import validation_loader
         needed = {name: network for name, network in networks.items() if any(name in pair for pair in missing)}
-        everything = compare(needed, validation_loader(data, batch_size, device), lazy=True, **choices)
+        everything = compare(needed, validation_loader(data, batch_size, device), lazy=True, **_renamed(choices))
     for a, b in missing if is_first() else []:
-        try: everything.between(a, b).compute().save(files[a, b], grams=False)
+        try: everything.only(a, b).compute().save(files[a, b], grams=False)
         except Exception as error: failures[f"{a}, {b}"] = f"{type(error).__name__}: {error}"
         else: say(f"compared {a} with {b}")
     parts = [_finished(file) for file in files.values() if file.exists()] if is_first() else []
@@ -130,7 +133,7 @@ def write_results(
     device: str | torch.device = "cpu",
 ):
     "`similarity.csv`, `levels.csv.gz` and `provenance.json`, each written atomically."
-    table = comparison.similarity(sorted({*GRID, *EPS}))
+    table = comparison.similarity(sorted({*GRID, *PAPER_EPS}))
     write_csv(folder/"similarity.csv", table)
     levels = comparison.neuron_levels().to_csv(index=False, float_format="%.6f", lineterminator="\n")
     # the same levels, the same bytes
@@ -156,7 +159,8 @@ def check_results(
     if "settings" not in found: raise ValueError(f"{folder} holds other results; choose another --out")
     asked = {"data": _data(data.title, data.checksum), "layers": layers, "positions": positions,
              "draws": draws if positions else 1, "affine": affine}
-    there = {**found["settings"], "data": _data(found["data"]["title"], found["data"]["checksum"])}
+    there = {**found["settings"], "positions": _renamed(found["settings"]).get("drawn"),
+             "data": _data(found["data"]["title"], found["data"]["checksum"])}
     different = [f"{key}: {there.get(key)} there, {value} asked"
                  for key, value in asked.items() if there.get(key) != value]
     different += [_difference(known, networks.get(known["name"])) for known in found["networks"]]
@@ -209,9 +213,9 @@ def draw_figures(
     origin = read_json(folder/"provenance.json")
     if "settings" not in origin: raise ValueError(f"{folder} holds no results of `compare`")
     table = pd.read_csv(folder/"similarity.csv")
-    title = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("positions"))
+    title = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("drawn", origin["settings"].get("positions")))
     curve = table[table.eps.isin(GRID)]
-    return [_keep(figures.plot_depth(table[table.eps.isin(EPS)], title=title), folder/"similarity-by-depth.png"),
+    return [_keep(figures.plot_depth(table[table.eps.isin(PAPER_EPS)], title=title), folder/"similarity-by-depth.png"),
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
             _keep(figures.plot_heatmap(curve, title=title), folder/"similarity-by-depth-and-eps.png")]
 
@@ -269,7 +273,7 @@ def report(comparison: Comparison, about: dict[str, dict]):
     for name, network in about.items():
         if network.get("validation_accuracy") is not None:
             say(f"{name}: validation accuracy {network['validation_accuracy']:.2%}")
-    frame = comparison.similarity()
+    frame = comparison.similarity(PAPER_EPS)
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
     about_layers = frame.groupby("layer", sort=False)
     table = table.join(about_layers[["n_x", "n_y", "d"]].first()).join(about_layers[["dead_x", "dead_y"]].mean())

@@ -11,7 +11,9 @@ import hashlib
 import inspect
 import itertools
 import json
+import os
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -449,11 +451,16 @@ def progress_bar(
     iterable: Iterable,
     title: str,
     total: int | None = None,        # steps, where the iterable does not know
-    progress: bool | None = None,    # None: on a terminal only; True: always, in a notebook as a widget; False: never
+    progress: bool | None = None,    # None: where somebody watches; True: always; False: never
 ):
     "The iterable, with a progress bar that disappears in the end."
-    bar = any_bar if progress else terminal_bar
+    if progress is None and _watched(): progress = True
+    bar = any_bar if progress else terminal_bar      # which shows nothing where there is no terminal
     return bar(iterable, title, total, leave=False, disable=None if progress is None else not progress)
+
+def _watched():
+    "Whether somebody watches a notebook: JupyterLab, VS Code and Colab say so to a kernel, tools that run it do not."
+    return "ipykernel" in sys.modules and not {"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0002
 def memory_plan(

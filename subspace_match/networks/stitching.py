@@ -132,7 +132,7 @@ def _blocks(comparison, layer, a, b):
 
     Raises `KeyError` for what was not compared, `ValueError` where no Gram matrices are kept.
     """
-    pair = comparison.pair(layer, *_ordered(comparison, a, b))
+    pair = comparison.layer_pair(layer, *_ordered(comparison, a, b))
     if comparison.grams is None: raise ValueError("this comparison holds no Gram matrices; compare again")
     layers = {pair.network_a: pair.layer_a, pair.network_b: pair.layer_b}
     members = [(comparison.gram_networks.index(name), layers[name]) for name in (a, b)]
@@ -279,7 +279,7 @@ def stitch(
     layers, maps = _maps(comparison, layer, a, b, matched, *(rest or [None]), ridge, seed)
     models = {name: _bare(networks[name]) for name in (a, b, *rest)}
     right, same, inputs = _count(models, layers, a, maps, loader, seed, neuron_axis, forward)
-    depth, rows = comparison.pair(layer, *_ordered(comparison, a, b)).depth, []
+    depth, rows = comparison.layer_pair(layer, *_ordered(comparison, a, b)).depth, []
     for given in right:
         _, which, fitted = maps.get(given, (None, None, None))
         rows.append({"layer": layer, "depth": depth, "network_a": a, "network_b": b, "given": given,

@@ -1,0 +1,270 @@
+"""Comparisons: what a user asks of them."""
+import re
+import warnings
+
+import joblib
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from examples import Twice, network
+from subspace_match.networks.comparison import EPS, Comparison, compare
+from subspace_match.networks.figures import plot_depth, plot_eps, plot_heatmap
+from subspace_match.networks.layers import record
+
+
+def test_three_networks_in_one_pass_equal_three_pairs(loader):
+    networks = {name: network(seed) for seed, name in enumerate("abc")}
+    together = compare(networks, loader).similarity()
+    for a, b in ("ab", "ac", "bc"):
+        alone = compare({a: networks[a], b: networks[b]}, loader).similarity()
+        chosen = together.query("network_a == @a and network_b == @b").reset_index(drop=True)
+        np.testing.assert_allclose(alone.similarity, chosen.similarity)
+
+
+def test_rescaled_neurons_change_nothing(images):
+    x = record(network(0), images, ["6"])["6"]
+    y = record(network(1), images, ["6"])["6"]
+    plain, scaled = compare([{"a": x}, {"a": y}]), compare([{"a": x*torch.logspace(-4, 4, 7)}, {"a": y}])
+    np.testing.assert_allclose(scaled.similarity().similarity, plain.similarity().similarity)
+
+
+def test_a_grid_of_two_architectures_holds_every_pair_of_layers(images):
+    comparison = compare({"conv": network(0), "twice": nn.Sequential(nn.Flatten(), nn.Linear(128, 4), Twice())}, [images], layer_pairs="all", samples="inputs")
+    table = comparison.similarity(0.5)
+    assert set(zip(table.layer_a, table.layer_b)) == {(a, b) for a in ("2", "6") for b in ("2.relu", "2.relu:2")}
+    direct = compare([{"x": record(network(0), images, ["6"])["6"]}, {"x": record(network(0), images, ["6"])["6"]}])
+    assert direct.similarity(0.01).similarity.item() == 1
+
+
+def test_saved_and_loaded(loader, tmp_path):
+    comparison = compare([network(0), network(1)], loader, drawn=200, draws=2)
+    comparison.save(tmp_path/"c.safetensors")
+    again = Comparison.load(tmp_path/"c.safetensors")
+    assert again.similarity().equals(comparison.similarity()) and again.neuron_levels().equals(comparison.neuron_levels())
+    assert again.geometry("6").gram.equal(comparison.geometry("6").gram)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_the_same_content_is_the_same_bytes(loader, tmp_path):
+    comparison = compare([network(0), network(1)], loader, inputs_kept=20)
+    for name in "ab": comparison.save(tmp_path/name)
+    again = Comparison.load(tmp_path/"a")
+    again.save(tmp_path/"c")
+    assert (tmp_path/"a").read_bytes() == (tmp_path/"b").read_bytes() == (tmp_path/"c").read_bytes()
+    pd.testing.assert_frame_equal(again.area(), comparison.area())
+    pd.testing.assert_frame_equal(again.measures(), comparison.measures())
+    pd.testing.assert_frame_equal(again.residuals("6"), comparison.residuals("6"))
+
+
+@pytest.mark.parametrize("position", [30, 3000, -1])
+def test_every_damaged_byte_is_noticed(loader, tmp_path, position):
+    path = tmp_path/"c.safetensors"
+    compare([network(0), network(1)], loader).save(path)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="c.safetensors"): Comparison.load(path)
+
+
+def test_layers_that_never_fire():
+    comparison = compare([{"a": np.zeros((50, 4))}, {"a": np.random.default_rng(0).normal(size=(50, 3))}])
+    readings = {dead: comparison.similarity(0.3, dead=dead).iloc[0] for dead in ("include", "exclude", "leave out")}
+    assert readings["include"].dead_x == 4
+    assert {dead: row.similarity for dead, row in readings.items()} == {"include": 4/7, "exclude": 0, "leave out": 0}
+    silent = compare([{"a": np.zeros((50, 4))}, {"a": np.zeros((50, 3))}])
+    assert silent.area().area.isna().all() and silent.area("include").area.item() == 1 and "nan" in repr(silent).lower()
+
+
+def test_any_pairing_of_layers_can_be_said(images):
+    networks = {"a": network(0), "b": network(0), "c": network(1)}
+    crossed = compare(networks, [images], {"a": ["6", "2"], "b": ["2", "6"], "c": "relu"}, samples="inputs")
+    assert [(pair.network_a, pair.network_b, pair.layer_a, pair.layer_b, pair.depth) for pair in crossed.layer_pairs.values()] == [
+        ("a", "b", "6", "2", 1), ("a", "c", "6", "2", 1), ("b", "c", "2", "2", 1), ("a", "b", "2", "6", 2), ("a", "c", "2", "6", 2), ("b", "c", "6", "6", 2)]
+    straight = compare(networks, [images], samples="inputs", layer_pairs="all")
+    for layer, a, b in crossed.layer_pairs: np.testing.assert_allclose(crossed.levels(layer, a, b).x, straight.levels(layer, a, b).x)
+    same = compare(networks, [images], {"a": ["6", "2"], "b": ["6", "2"], "c": ["6", "2"]})
+    assert same.layers == ["6", "2"] and (same.only("a", "b").similarity(0.01).similarity == 1).all()
+    assert compare(networks, [images], {"a": "relu", "b": ["relu"], "c": [nn.ReLU]}).layers == ["2", "6"]
+
+
+def test_a_part_of_a_comparison(loader, tmp_path):
+    comparison = compare({name: network(seed) for seed, name in enumerate("abc")}, loader)
+    part = comparison.only(np.int64(2), "b")
+    assert part.networks == ("b", "c") and "2 networks (b, c)" in repr(part)
+    part.save(tmp_path/"part.safetensors")
+    for each in (part, Comparison.load(tmp_path/"part.safetensors")):
+        np.testing.assert_array_equal(each.levels("6", 0, np.int64(1)).x, comparison.levels("6", "b", "c").x)
+        assert each.geometry("6").gram.equal(comparison.geometry("6", 1, 2).gram) and each.geometry("6", "b", "c").n_y == 7
+    for call in (lambda: comparison.only("a", "typo"), lambda: comparison.layer_pair("6", 0, 5), lambda: comparison.levels("7"),
+                 lambda: comparison.layer_pair("6", 2, 2)):
+        with pytest.raises(KeyError, match="networks, in this order: a, b, c"): call()
+    for chosen in ((), ("a",), ("a", 0)):
+        with pytest.raises(ValueError, match="at least two networks"): comparison.only(*chosen)
+    with pytest.raises(ValueError, match="is a folder"): Comparison.load(tmp_path)
+
+
+def test_no_eps_and_names_that_differ(images):
+    matplotlib.use("Agg")
+    rng = np.random.default_rng(0)
+    comparison = compare([{f"{name}{k}": rng.normal(size=(60, 3)) for k in range(3)} for name in "abc"])
+    assert list(comparison.similarity([]).columns) == list(compare([network(0), network(1)], [images]).similarity(0.5).columns)
+    with pytest.raises(ValueError, match="no ε"): comparison.plot([])
+    for draw in (plot_depth, plot_eps, plot_heatmap):
+        with pytest.raises(ValueError, match="no similarities"): draw(comparison.similarity([]))
+    table = comparison.similarity([0.5, 0.8])
+    for draw in (plot_depth, plot_heatmap): assert [text.get_text() for text in draw(table).get_xticklabels()] == [f"a{k} | b{k} | c{k}" for k in range(3)]
+    assert len(plot_eps(table).get_legend().get_texts()) == 3
+
+
+def test_html_shows_every_number_and_no_markup_of_a_name(loader):
+    comparison = compare({"<b>": network(0), "other": network(1)}, loader)
+    html = comparison._repr_html_()
+    assert "<b>" not in html and "&lt;b&gt;" in html and "70</td>" in html and html.count("<td style") == 2*(1 + len(EPS))
+    few = compare([network(0), network(1)], [next(iter(loader))[0][:10]], "6")._repr_html_()
+    assert "few inputs" in few and "few inputs" not in html
+    grid = compare([network(0), network(1), network(2)], loader, layer_pairs="all", samples="inputs")
+    assert grid._repr_html_().count("<table>") == 3 and grid._repr_html_().count("<td style") == 3*4
+
+
+def test_plots_take_one_eps_and_one_grid(loader):
+    matplotlib.use("Agg")
+    grid = compare([network(0), network(1), network(2)], loader, layer_pairs="all", samples="inputs")
+    with pytest.raises(ValueError, match="only"): grid.plot()
+    drawn = grid.only(0, 2)
+    image, areas = drawn.plot().images[0].get_array(), drawn.area()
+    assert image[0, -1] == areas[(areas.depth == areas.depth.max()) & (areas.depth_b.fillna(areas.depth) == 1)].area.item()
+    rows = re.findall(r'<th style="text-align: left">(\d)</th>', drawn._repr_html_())
+    assert rows == ["6", "2"]                                        # upwards, as in the figure
+    above, below = compare({"a": network(0), "b": network(1)}, loader).plot(0.3).figure.axes[:2]
+    title = above.get_title("left").replace("\n", " ")
+    assert "a and b" in title and "d from 70" in title
+    assert {"area", "chance", "held out", "95 % (images)"} == {text.get_text() for text in above.get_legend().get_texts()}
+    assert below.get_legend().get_texts()[0].get_text() == "0.3"
+
+
+# The cases with which issue 14 begins: each number must come with what keeps it from misleading.
+
+
+def matrices(d, n=20, seed=0, shared=5):
+    "Two matrices (d, n) of normal numbers that have some columns in common, up to noise."
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, d, n))
+    y[:, :shared] = x[:, :shared] + 0.3*rng.normal(size=(d, shared))
+    return x, y
+
+
+def compared(x, y, **how): return compare([{"a": x}, {"a": y}], **how)
+
+
+def one(comparison): return comparison.area().iloc[0]
+
+
+def test_few_inputs_are_told_by_what_is_held_out():
+    with pytest.warns(UserWarning, match="too few different inputs.*a .few inputs"): few = one(compared(*matrices(30)))
+    with warnings.catch_warnings(action="error"): many = one(compared(*matrices(2000)))
+    assert few.area > many.area + 0.15 and few.held_out <= many.held_out and "few inputs" in few.note
+    assert many.note == "" and few.low <= many.area <= few.high
+
+
+def test_repeated_and_constant_inputs_are_told_by_the_rank():
+    for x, y in ((np.tile(z, (100, 1)) for z in matrices(10, shared=0)), (np.repeat(z, 100, 0) for z in matrices(10, shared=0)),
+                 (np.repeat(z[:1], 100, 0) for z in matrices(10, shared=0))):
+        with pytest.warns(UserWarning, match="too few different inputs"): row = one(compared(x, y))
+        assert row.area > 0.999 and "dimensions" in row.note
+
+
+def test_a_network_against_itself_is_one_whatever_is_dead(images):
+    model = network(0)
+    model[5].bias.data[:3] -= 100
+    comparison = compare([model, model], [images])
+    assert comparison.layer_pair("6").dead_x.sum() == 3
+    assert (comparison.area().area == 1).all() and (comparison.similarity(0.01).similarity == 1).all()
+    assert (comparison.area("exclude").area < 1).any() and comparison.area().note.eq("").all()
+
+
+def test_dead_neurons_are_no_headline():
+    x, y = matrices(500, shared=0)
+    x[:, 10:] = y[:, 10:] = 0
+    comparison = compared(x, y)
+    assert comparison.area("include").area.item() > 0.5 > 0.05 > comparison.area().area.item()
+    assert compared(x, y, dead="include").area().area.item() == comparison.area("include").area.item()
+
+
+def test_noise_with_a_mean_is_at_chance_unless_it_is_centred():
+    x, y = (z + 50 for z in matrices(1000, shared=0))
+    for how in ({}, {"affine": True}):
+        row = one(compared(x, y, **how))
+        assert row.area > 0.9 and "at chance" in row.note
+    assert one(compared(x, y, centre=True)).area < 0.05
+    with pytest.raises(ValueError, match="choose one"): compared(x, y, affine=True, centre=True)
+    constant = np.c_[x, np.full(1000, 3.0)]
+    assert compared(constant, y, centre=True).layer_pair("a").dead_x.tolist()[0] == [False]*20 + [True]
+
+
+def test_random_weights_match_as_much_after_a_rotation(images):
+    "Chance is about inputs, and random filters see the same ones; that their match is one of spans, the rotation tells."
+    smooth = nn.functional.interpolate(images[:, :1], size=16, mode="bilinear")
+    def filters(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU())
+    row = compare([filters(0), filters(1)], [smooth]).area(rotate=True).iloc[0]
+    assert row.area > row.chance + 0.1 and row.rotated > row.area - 0.05
+
+
+def test_intervals_narrow_and_contain_the_value():
+    widths = []
+    for d in (100, 400, 1600):
+        table = compared(*matrices(d)).similarity(np.linspace(0.05, 0.95, 10))
+        assert (table.low <= table.similarity).all() and (table.similarity <= table.high).all()
+        row = one(compared(*matrices(d)))
+        assert row.low <= row.area <= row.high
+        widths.append(row.high - row.low)
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_without_folds_and_chance_there_are_no_numbers_in_their_place():
+    row = one(compared(*matrices(200), folds=0, chance=False))
+    assert row[["low", "high", "chance", "held_out"]].isna().all() and row.area > 0
+    everything = one(compared(*matrices(200)))
+    assert row.area == pytest.approx(everything.area)
+
+
+def test_chance_is_that_of_unrelated_matrices():
+    x, y = (abs(z) for z in matrices(2000))
+    unrelated = abs(matrices(2000, seed=1, shared=0)[1])
+    assert one(compared(x, y)).chance == pytest.approx(one(compared(x, unrelated)).area, abs=0.01)
+
+
+def test_measures_are_those_of_the_matrices():
+    from subspace_match.networks.measures import all_measures
+    x, y = matrices(300)
+    table = compared(x, y, inputs_kept=50).measures().set_index("measure")
+    for name, value in all_measures(x.T, y.T).items(): assert table.value[name] == pytest.approx(value, abs=1e-6), name
+    assert table.loc["cka", "low"] < table.loc["cka", "value"] < table.loc["cka", "high"] and table.loc["cka", "chance"] < 0.1
+    assert {"rsa", "knn", "cka_rbf"} <= set(table.index)
+
+
+def test_residuals_turn_with_the_networks():
+    comparison = compared(*matrices(300))
+    there, back = comparison.residuals("a"), comparison.residuals("a", 1, 0)
+    x = there[there.side == "x"].reset_index(drop=True)
+    np.testing.assert_allclose(x.level, back[back.side == "y"].level)
+    assert x.partner[:5].tolist() == list(range(5)) and (x.correlation[:5] > 0.9).all()
+    assert set(back.network_a) == {"network 1"}
+    assert (there.level >= there.distance - 1e-6).all()
+
+
+def test_pairs_on_a_cluster_of_dask_are_those_of_one_process():
+    distributed = pytest.importorskip("distributed")
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(150, 6))
+    networks = {f"{k}": {"layer": shared @ rng.normal(size=(6, 8)) + rng.normal(size=(150, 8))} for k in range(10)}
+    alone = compare(networks).area()
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with distributed.Client(cluster), joblib.parallel_config("dask"): together = compare(networks, n_jobs=-1).area()
+    assert len(together) == 45
+    pd.testing.assert_frame_equal(together, alone)
