@@ -36,6 +36,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 RELATIVE, ABSOLUTE = 1e-3, 1e-9
 BLOCKS, FAR = (48, 64), 0.02                                     # a picture becomes 48 by 64 grey values in [0, 1]
+RANDOM = re.compile(r"(?<=\bT_)[0-9a-f]{5}| at 0x[0-9a-f]+")       # pandas' names for styled tables, and addresses
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE)
 
 
@@ -60,8 +61,7 @@ def shown(output) -> tuple[str, str]:
     "What a reader sees of an output: its kind and its content."
     if output.output_type == "stream": return output.name, "".join(output.text)
     for kind in ("image/png", "text/html", "text/markdown", "text/latex", "text/plain"):
-        # pandas' names
-        if kind in output.get("data", {}): return kind, re.sub(r"\bT_[0-9a-f]{5}", "T_", "".join(output.data[kind]))
+        if kind in output.get("data", {}): return kind, RANDOM.sub("", "".join(output.data[kind]))
     return output.output_type, str(output.get("data", output.get("evalue", "")))
 
 
@@ -119,7 +119,7 @@ def processor() -> str:
 
 def is_from_here(nb) -> bool:
     "Are this notebook's numbers to be had on this processor? Where nothing says `train` they are to be had everywhere."
-    trains = any("train" in cell.source for cell in nb.cells if cell.cell_type == "code")
+    trains = any(re.search(r"\btrain", cell.source) for cell in nb.cells if cell.cell_type == "code")
     return not trains or nb.metadata.get("processor") == processor()
 
 
