@@ -510,7 +510,7 @@ def free_memory(
     True
     """
     device = torch.device(device)
-    if device.type == "cuda": return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda": return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(1024*int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
