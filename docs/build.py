@@ -271,7 +271,8 @@ def reference(floor: str) -> str:
     found = [title, "="*len(title), ""]
     for name, at in module_names(floor):
         module = importlib.import_module(name)
-        found += [name.split(".", 1)[1], "-"*70, "", f"{summary(module).rstrip('.')} (explained and tested in :doc:`/{at}`).", "",
+        about = f"{summary(module).rstrip('.')} (explained and tested in :doc:`/{at}`)."
+        found += [name.split(".", 1)[1], "-"*70, "", about, "",
                   f".. automodule:: {name}", "   :members:", ""]
     return "\n".join(found)
 
