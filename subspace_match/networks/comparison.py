@@ -27,8 +27,19 @@ from torch import nn
 from .activations import JointGram, joint_grams, progress_bar
 from .files import atomic_path, tensor_checksum
 from subspace_match.networks.layer_pairs import (
-    AREA_COLUMNS, MEASURE_COLUMNS, SIMILARITY_COLUMNS, LayerPair, area_row, check_reading, dead_neurons, find_levels, measure_rows, neuron_table, pair_geometries,
-    residual_table, similarity_rows,
+    AREA_COLUMNS,
+    MEASURE_COLUMNS,
+    SIMILARITY_COLUMNS,
+    LayerPair,
+    area_row,
+    check_reading,
+    dead_neurons,
+    find_levels,
+    measure_rows,
+    neuron_table,
+    pair_geometries,
+    residual_table,
+    similarity_rows,
 )
 from .statistics import rotated
 from ..algorithms.geometry import Geometry
@@ -45,11 +56,11 @@ class _LayerPairs:
     "Pairs of layers, and how they are found by the names or numbers of their networks."
     def __init__(
         self,
-        networks: Sequence[str],                       # their names
+        networks: Sequence[str],  # their names
         layer_pairs: Sequence[LayerPair],
-        grams: dict[str, JointGram] | None = None,     # needed for levels that are not known yet, and for simple matches
-        settings: dict | None = None,                  # how it was made: samples, drawn, draws, affine, …
-        gram_networks: Sequence[str] | None = None,    # the networks that the Gram matrices count; None: `networks`
+        grams: dict[str, JointGram] | None = None,  # needed for levels that are not known yet, and for simple matches
+        settings: dict | None = None,  # how it was made: samples, drawn, draws, affine, …
+        gram_networks: Sequence[str] | None = None,  # the networks that the Gram matrices count; None: `networks`
     ):
         self.networks, self.grams, self.settings = tuple(networks), grams, settings or {}
         self.gram_networks = tuple(gram_networks or networks)
@@ -62,11 +73,15 @@ class _LayerPairs:
         return list(dict.fromkeys(pair.layer for pair in self.layer_pairs.values()))
 
     def layer_pair(self, layer: str, a: int | str = 0, b: int | str = 1) -> LayerPair:
-        "The pair of layers behind a result; networks by name or number, in either order. Raises `KeyError` that says what there is."
+        """The pair of layers behind a result; networks by name or number, in either order.
+
+        Raises `KeyError` that says what there is.
+        """
         return self._turned(layer, a, b)[0]
 
     def geometry(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Geometry:
-        """The geometry of a pair, for every algorithm of this library; x is the layer of a, y that of b; `draw` counts from 0.
+        """The geometry of a pair, for every algorithm of this library; x is the layer of a, y that of b; `draw` counts
+        from 0.
 
         Raises `ValueError` where Gram matrices were not kept, `KeyError` for what was not compared.
         """
@@ -81,7 +96,8 @@ class _LayerPairs:
         """
         named = self._names(*networks)
         chosen = [name for name in self.networks if name in named]
-        if len(chosen) < 2: raise ValueError(f"a comparison needs at least two networks, not {', '.join(chosen) or 'none'}")
+        if len(chosen) < 2:
+            raise ValueError(f"a comparison needs at least two networks, not {', '.join(chosen) or 'none'}")
         pairs = [pair for pair in self.layer_pairs.values() if pair.network_a in chosen and pair.network_b in chosen]
         part = type(self)(chosen, pairs, self.grams, self.settings, self.gram_networks)
         part.models = {name: model for name, model in self.models.items() if name in chosen}
@@ -89,9 +105,18 @@ class _LayerPairs:
 
     def _names(self, *networks):
         "Names of networks that are given by name or number. Raises `KeyError` that says which there are."
-        names = [self.networks[k] if isinstance(k, (int, np.integer)) and -len(self.networks) <= k < len(self.networks) else k for k in networks]
+        names = [
+            self.networks[k]
+            if isinstance(k, (int, np.integer)) and -len(self.networks) <= k < len(self.networks)
+            else k
+            for k in networks
+        ]
         unknown = [repr(name) for name in names if name not in self.networks]
-        if unknown: raise KeyError(f"no network is called or numbered {', '.join(unknown)}; networks, in this order: {', '.join(self.networks)}")
+        if unknown:
+            raise KeyError(
+                f"no network is called or numbered {', '.join(unknown)}; networks, in this order: "
+                f"{', '.join(self.networks)}"
+            )
         return names
 
     def _turned(self, layer, a, b):
@@ -103,9 +128,18 @@ class _LayerPairs:
         raise KeyError(f"no comparison of {a!r} with {b!r} in layer {layer!r}; {there}")
 
     def _members(self, pair):
-        "The joint Gram matrix that holds a pair, and the pair's places in it. Raises `ValueError` where Gram matrices were not kept."
-        if self.grams is None: raise ValueError("this comparison was saved without its Gram matrices; compare again, or save with grams=True")
-        members = [(self.gram_networks.index(pair.network_a), pair.layer_a), (self.gram_networks.index(pair.network_b), pair.layer_b)]
+        """The joint Gram matrix that holds a pair, and the pair's places in it.
+
+        Raises `ValueError` where Gram matrices were not kept.
+        """
+        if self.grams is None:
+            raise ValueError(
+                "this comparison was saved without its Gram matrices; compare again, or save with grams=True"
+            )
+        members = [
+            (self.gram_networks.index(pair.network_a), pair.layer_a),
+            (self.gram_networks.index(pair.network_b), pair.layer_b),
+        ]
         joint = next(joint for joint in self.grams.values() if set(members) <= set(joint.members))
         return joint, *map(joint.members.index, members)
 
@@ -116,12 +150,18 @@ class _LayerPairs:
     def _any_dead(self): return any(pair.dead_x.any() or pair.dead_y.any() for pair in self.layer_pairs.values())
 
     _reading_of_means = property(lambda self: {name: self.settings.get(name, False) for name in ("affine", "centre")})
-    _is_grid = property(lambda self: "all" in (self.settings.get("layer_pairs"), self.settings.get("pairs")))   # version 0.1 said pairs
+    _is_grid = property(
+        lambda self: "all" in (self.settings.get("layer_pairs"), self.settings.get("pairs"))
+    )  # version 0.1 said pairs
 
     def _title(self):
         "Whose similarities these are, and from how many samples."
         n = len(self.networks)
-        whose = " and ".join(self.networks) if n == 2 else f"{len({key[1:] for key in self.layer_pairs})} pairs of {', '.join(self.networks)}"
+        whose = (
+            " and ".join(self.networks)
+            if n == 2
+            else f"{len({key[1:] for key in self.layer_pairs})} pairs of {', '.join(self.networks)}"
+        )
         return f"{whose}, {_samples(self)}"
 
 # %% ../../nbs/networks/25_comparison.ipynb #4ee8e5ad
@@ -146,7 +186,9 @@ def _tell_of(change):
 def _other_way_round(table):
     "A table of residuals with its networks swapped."
     swapped = table.rename(columns={"network_a": "network_b", "network_b": "network_a"})[list(table.columns)]
-    return swapped.assign(side=swapped.side.map({"x": "y", "y": "x"})).sort_values("side", kind="stable", ignore_index=True)
+    return swapped.assign(side=swapped.side.map({"x": "y", "y": "x"})).sort_values(
+        "side", kind="stable", ignore_index=True
+    )
 
 # %% ../../nbs/networks/25_comparison.ipynb #f3a7713d
 def _find_all(comparison, missing, n_jobs):
@@ -158,8 +200,13 @@ def _find_all(comparison, missing, n_jobs):
 
 def _on_cpu(geometries):
     "The same geometries where other processes can read them."
-    return {name: [Geometry(one.unit_gram.cpu(), one.n_x, one.norms.cpu(), one.n_samples, one.affine, None, one.tolerance) for one in some]
-            for name, some in geometries.items()}
+    return {
+        name: [
+            Geometry(one.unit_gram.cpu(), one.n_x, one.norms.cpu(), one.n_samples, one.affine, None, one.tolerance)
+            for one in some
+        ]
+        for name, some in geometries.items()
+    }
 
 def _rotate_all(comparison):
     "Find the levels after a rotation, where they are not known."
@@ -169,8 +216,13 @@ def _rotate_all(comparison):
 
 def _warn_few_inputs(rows):
     "Warn of layers whose values few inputs, or few different ones, have raised."
-    reasons = {row["layer"]: f"{row['layer']} ({row['note']}: d = {row['d']}, area {row['area']:.2f}, held out {row['held_out']:.2f})"
-               for row in rows if "few inputs" in row["note"] or "dimensions" in row["note"]}
+    reasons = {
+        row[
+            "layer"
+        ]: f"{row['layer']} ({row['note']}: d = {row['d']}, area {row['area']:.2f}, held out {row['held_out']:.2f})"
+        for row in rows
+        if "few inputs" in row["note"] or "dimensions" in row["note"]
+    }
     if not reasons: return
     shown = ", ".join(list(reasons.values())[:4]) + (f" and {len(reasons) - 4} more" if len(reasons) > 4 else "")
     warnings.warn(f"too few different inputs make even unrelated neurons match: {shown}; use more inputs", stacklevel=4)
@@ -179,7 +231,8 @@ def _warn_few_inputs(rows):
 class Comparison(_LayerPairs):
     """Every pair of networks in every layer: what `compare` returns.
 
-    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that takes `layer, a, b` wants
+    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that
+    takes `layer, a, b` wants
     the name of a layer and two networks, by name or by number from 0; it raises `KeyError` that says what there is.
 
     >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
@@ -202,11 +255,14 @@ class Comparison(_LayerPairs):
     def compute(self, progress: bool | None = None, n_jobs: int | None = None) -> "Comparison":
         """Find all levels that are not known yet, `n_jobs` pairs of layers at a time. Returns the comparison.
 
-        `n_jobs` is joblib's: None is one, or what `joblib.parallel_config` says, which also chooses the backend, such as Dask; -1 is all cores.
+        `n_jobs` is joblib's: None is one, or what `joblib.parallel_config` says, which also chooses the backend, such
+        as Dask; -1 is all cores.
         Warns where there are too few inputs.
         """
         missing = [pair for pair in self.layer_pairs.values() if pair.curves is None]
-        for pair, found in zip(missing, progress_bar(_find_all(self, missing, n_jobs), "matches", len(missing), progress)):
+        for pair, found in zip(
+            missing, progress_bar(_find_all(self, missing, n_jobs), "matches", len(missing), progress)
+        ):
             pair.curves, pair.dimensions = found
         _warn_few_inputs([area_row(pair, "leave out") for pair in missing])
         return self
@@ -218,9 +274,12 @@ class Comparison(_LayerPairs):
     ) -> pd.DataFrame:
         """The area under the curve of similarity, 1 − mean level: a row for each layer and pair of networks.
 
-        Columns: layer, depth (from 1), network_a, network_b, area (in [0, 1]), low, high (95 % interval over images), chance (unrelated images), held_out (images that
-        were not used), rotated if asked for, n_x, n_y (neurons), dead_x, dead_y, d (samples), inputs, note (what keeps it from meaning what it seems to mean, see `note`);
-        where samples were drawn, draws and spread (standard deviation); where names of layers differ, layer_a, layer_b, depth_b.
+        Columns: layer, depth (from 1), network_a, network_b, area (in [0, 1]), low, high (95 % interval over images),
+        chance (unrelated images), held_out (images that
+        were not used), rotated if asked for, n_x, n_y (neurons), dead_x, dead_y, d (samples), inputs, note (what keeps
+        it from meaning what it seems to mean, see `note`);
+        where samples were drawn, draws and spread (standard deviation); where names of layers differ, layer_a,
+        layer_b, depth_b.
         NaN stands where there were no folds or no shifted inputs. Raises `ValueError` for another `dead`.
         """
         dead = self._reading(dead)
@@ -237,19 +296,26 @@ class Comparison(_LayerPairs):
     ) -> pd.DataFrame:
         """Maximum matching similarity (paper, §5.1): a row for each layer, pair of networks and ε.
 
-        Columns: eps, similarity (in [0, 1]), and otherwise those of `area`. The interval is that of the levels, see `level_intervals`.
+        Columns: eps, similarity (in [0, 1]), and otherwise those of `area`. The interval is that of the levels, see
+        `level_intervals`.
         Raises `ValueError` for ε outside [0, 1) or another `dead`.
         """
-        if eps is None: _tell_of(f"without eps=, similarity() takes ε = {', '.join(map(str, EPS))} (0.1: eps=PAPER_EPS)")
+        if eps is None:
+            _tell_of(f"without eps=, similarity() takes ε = {', '.join(map(str, EPS))} (0.1: eps=PAPER_EPS)")
         if dead is None and "dead" not in self.settings.get("given", ()) and self._any_dead():
             _tell_of('dead neurons are left out of similarities (0.1: dead="include")')
         dead = self._reading(dead)
         self.compute()
-        rows = [row for pair in self.layer_pairs.values() for row in similarity_rows(pair, np.atleast_1d(EPS if eps is None else eps), dead)]
+        rows = [
+            row
+            for pair in self.layer_pairs.values()
+            for row in similarity_rows(pair, np.atleast_1d(EPS if eps is None else eps), dead)
+        ]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=SIMILARITY_COLUMNS)
 
     def neuron_levels(self) -> pd.DataFrame:
-        """A row for each neuron of each pair and layer: side, neuron, level (mean over draws), low, high, held_out, dead (in every draw).
+        """A row for each neuron of each pair and layer: side, neuron, level (mean over draws), low, high, held_out,
+        dead (in every draw).
 
         Levels are those of Definition 1: a dead neuron's is 0.
         """
@@ -257,9 +323,11 @@ class Comparison(_LayerPairs):
         return pd.concat([neuron_table(pair) for pair in self.layer_pairs.values()], ignore_index=True)
 
     def residuals(self, layer: str, a: int | str = 0, b: int | str = 1) -> pd.DataFrame:
-        """A row for each neuron of a pair: its plain distance from the other layer's full span, its level, and its best single partner.
+        """A row for each neuron of a pair: its plain distance from the other layer's full span, its level, and its
+        best single partner.
 
-        Columns: side, neuron, dead, distance, distance_held_out, level, partner (a neuron of the other side; -1 for a constant one), correlation (Pearson's, with the partner).
+        Columns: side, neuron, dead, distance, distance_held_out, level, partner (a neuron of the other side; -1 for a
+        constant one), correlation (Pearson's, with the partner).
         Raises `ValueError` where Gram matrices were not kept.
         """
         self.levels(layer, a, b)
@@ -269,7 +337,10 @@ class Comparison(_LayerPairs):
         return _other_way_round(table) if turned else table
 
     def maximum_match(self, layer: str, a: int | str = 0, b: int | str = 1, eps: float = 0.3, draw: int = 0) -> Match:
-        "The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's. Raises `ValueError` for ε outside [0, 1)."
+        """The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's.
+
+        Raises `ValueError` for ε outside [0, 1).
+        """
         return self.levels(layer, a, b, draw).match(eps)
 
     def simple_matches(
@@ -282,20 +353,26 @@ class Comparison(_LayerPairs):
         seed: int = 0,               # decides the estimate
         **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
     ) -> list[Match]:
-        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2 finds, decided by `seed`.
+        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2
+        finds, decided by `seed`.
 
-        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were not kept.
+        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were
+        not kept.
         """
         geometry = self.geometry(layer, a, b)
         if rounds is None: return simple_matches(geometry, eps=eps, **options)
         return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
 
     def measures(self, progress: bool | None = None) -> pd.DataFrame:
-        """Every measure of `all_measures` for every pair of layers, with what unrelated images give and a 95 % interval over images.
+        """Every measure of `all_measures` for every pair of layers, with what unrelated images give and a 95 %
+        interval over images.
 
-        Columns: layer, depth, network_a, network_b, measure, value, chance, low, high (and layer_a, layer_b, depth_b). With `compare(…, inputs_kept=500)` also those of
-        `sample_measures`, without chance and interval. area and s_0.3 follow `dead`, `affine` and `centre`; the others centre, and so leave constant neurons out.
-        NaN stands where there were no folds or no shifted inputs, and where a layer is constant. Raises `ValueError` where Gram matrices were not kept.
+        Columns: layer, depth, network_a, network_b, measure, value, chance, low, high (and layer_a, layer_b, depth_b).
+        With `compare(…, inputs_kept=500)` also those of
+        `sample_measures`, without chance and interval. area and s_0.3 follow `dead`, `affine` and `centre`; the others
+        centre, and so leave constant neurons out.
+        NaN stands where there were no folds or no shifted inputs, and where a layer is constant. Raises `ValueError`
+        where Gram matrices were not kept.
         """
         self.compute(progress)
         dead = self._reading(None)
@@ -306,11 +383,11 @@ class Comparison(_LayerPairs):
     def stitch(
         self,
         layer: str,
-        a: int | str,                                        # the network that answers
-        b: int | str,                                        # the one whose layer it is given
-        loader,                                              # yields (inputs, labels) that the comparison did not see
-        networks: Mapping[str, nn.Module] | None = None,     # the networks by name; None: those that `compare` was given
-        **options,                                           # as `stitching.stitch` takes them
+        a: int | str,  # the network that answers
+        b: int | str,  # the one whose layer it is given
+        loader,  # yields (inputs, labels) that the comparison did not see
+        networks: Mapping[str, nn.Module] | None = None,  # the networks by name; None: those that `compare` was given
+        **options,  # as `stitching.stitch` takes them
     ) -> pd.DataFrame:
         """Accuracy of a with b's layer stitched in by the least-squares affine map of this comparison, beside controls.
 
@@ -320,9 +397,11 @@ class Comparison(_LayerPairs):
         return stitch(self, layer, a, b, loader, networks or self.models, **options)
 
     def plot(self, eps: float | Sequence[float] = EPS, title: str | None = None):
-        """The area against depth, and below it the similarity for each ε; for every layer with every layer, a heat map of the area. Returns matplotlib Axes, those of the area.
+        """The area against depth, and below it the similarity for each ε; for every layer with every layer, a heat map
+        of the area. Returns matplotlib Axes, those of the area.
 
-        Bands are 95 % intervals, chance is grey and dashed. Raises `ValueError` where there is no ε, or a grid is of more than two networks.
+        Bands are 95 % intervals, chance is grey and dashed. Raises `ValueError` where there is no ε, or a grid is of
+        more than two networks.
         """
         from subspace_match.networks import figures
         if not len(eps := sorted(np.atleast_1d(eps))): raise ValueError("there is no ε to draw")
@@ -331,19 +410,27 @@ class Comparison(_LayerPairs):
         return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title)
 
     def save(self, path: str | Path, grams: bool = True):
-        "Write one safetensors file at `path`, atomically; the same content gives the same bytes. `grams=False` keeps levels only, which is small, and no geometry."
+        """Write one safetensors file at `path`, atomically; the same content gives the same bytes.
+
+        `grams=False` keeps levels only, which is small, and no geometry.
+        """
         _save(self.compute(), Path(path), grams)
 
     @classmethod
     def load(cls, path: str | Path) -> "Comparison":
-        "Read a saved comparison; nothing in it is executed. Raises `ValueError` where the file is damaged or something else, `FileNotFoundError` where there is none."
+        """Read a saved comparison; nothing in it is executed.
+
+        Raises `ValueError` where the file is damaged or something else, `FileNotFoundError` where there is none.
+        """
         return _load(Path(path))
 
     @classmethod
     def join(cls, parts: Sequence["Comparison"]) -> "Comparison":
         "One comparison out of several, such as those of single pairs, without Gram matrices."
         networks = dict.fromkeys(name for part in parts for name in part.networks)
-        pairs = sorted((pair for part in parts for pair in part.layer_pairs.values()), key=lambda pair: (pair.depth, pair.depth_b))
+        pairs = sorted(
+            (pair for part in parts for pair in part.layer_pairs.values()), key=lambda pair: (pair.depth, pair.depth_b)
+        )
         return cls(list(networks), pairs, None, parts[0].settings)
 
     def __repr__(self): return _text(self)
@@ -352,7 +439,8 @@ class Comparison(_LayerPairs):
 
     pairs = property(lambda self: _renamed("Comparison.pairs", "Comparison.layer_pairs", self.layer_pairs))
 
-    def pair(self, layer, a=0, b=1): return _renamed("Comparison.pair", "Comparison.layer_pair", self.layer_pair(layer, a, b))
+    def pair(self, layer, a=0, b=1):
+        return _renamed("Comparison.pair", "Comparison.layer_pair", self.layer_pair(layer, a, b))
 
     def between(self, *networks): return _renamed("Comparison.between", "Comparison.only", self.only(*networks))
 
@@ -362,7 +450,9 @@ def _by_layer(comparison):
     table = comparison.area()
     columns = ["area", "low", "high", "chance", "held_out", "n_x", "n_y", "dead_x", "dead_y", "d"]
     about = table.groupby("layer", sort=False)[columns].mean()
-    notes = table.groupby("layer", sort=False).note.agg(lambda notes: ", ".join(dict.fromkeys(part for note in notes if note for part in note.split(", "))))
+    notes = table.groupby("layer", sort=False).note.agg(
+        lambda notes: ", ".join(dict.fromkeys(part for note in notes if note for part in note.split(", ")))
+    )
     return about.assign(note=notes)
 
 def _text(comparison):
@@ -370,7 +460,9 @@ def _text(comparison):
     networks = f"{len(comparison.networks)} networks ({', '.join(comparison.networks)})"
     head = f"Comparison of {networks} in {len(comparison.layers)} layers, {_samples(comparison)}"
     unknown = sum(pair.curves is None for pair in comparison.layer_pairs.values())
-    if unknown or not comparison.layers: return f"{head}; levels of {len(comparison.layer_pairs) - unknown} of {len(comparison.layer_pairs)} pairs of layers known"
+    if unknown or not comparison.layers:
+        pairs = len(comparison.layer_pairs)
+        return f"{head}; levels of {pairs - unknown} of {pairs} pairs of layers known"
     table = _by_layer(comparison)[["area", "low", "high", "chance", "held_out", "note"]].rename_axis(None)
     return f"{head}; {_what()}\n{table.to_string(float_format='{:.2f}'.format, max_rows=20)}"
 
@@ -378,12 +470,17 @@ def _what(): return "area under the curve of similarity, 95 % interval over imag
 
 def _html(comparison):
     "Areas and similarities as HTML tables; shades say how high."
-    if any(pair.curves is None for pair in comparison.layer_pairs.values()): return f"<p>{html.escape(repr(comparison))}</p>"
+    if any(pair.curves is None for pair in comparison.layer_pairs.values()):
+        return f"<p>{html.escape(repr(comparison))}</p>"
     return _grid_html(comparison) if comparison._is_grid else _depth_html(comparison)
 
 def _shaded(similarity):
     "A cell with a similarity."
-    return f'<td style="background: rgba(31, 119, 180, {0.6*similarity:.2f})">{similarity:.2f}</td>' if np.isfinite(similarity) else "<td></td>"
+    return (
+        f'<td style="background: rgba(31, 119, 180, {0.6 * similarity:.2f})">{similarity:.2f}</td>'
+        if np.isfinite(similarity)
+        else "<td></td>"
+    )
 
 def _plain(value):
     "A cell with a number, or a text."
@@ -393,8 +490,11 @@ def _plain(value):
 def _html_table(corner, columns, rows):
     "An HTML table: column headings, and (heading, cells) for each row."
     head = "".join(f"<th>{html.escape(str(column))}</th>" for column in columns)
-    body = "".join(f'<tr><th style="text-align: left">{html.escape(str(name))}</th>{"".join(cells)}</tr>' for name, cells in rows)
-    return f'<div style="overflow-x: auto"><table><thead><tr><th style="text-align: left">{html.escape(corner)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(
+        f'<tr><th style="text-align: left">{html.escape(str(name))}</th>{"".join(cells)}</tr>' for name, cells in rows
+    )
+    head = f'<tr><th style="text-align: left">{html.escape(corner)}</th>{head}</tr>'
+    return f'<div style="overflow-x: auto"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 def _depth_html(comparison):
     "Mean area per layer with all that belongs to it, and mean similarity for each ε."
@@ -405,22 +505,51 @@ def _depth_html(comparison):
         interval = f"{row.low:.2f} to {row.high:.2f}" if np.isfinite(row.low) else ""
         counts = (f"{row.n_x:.0f} + {row.n_y:.0f}", f"{row.dead_x:.3g} + {row.dead_y:.3g}", f"{row.d:.0f}", row.note)
         similarities = curve.loc[layer] if layer in curve.index else [np.nan]*len(EPS)
-        rows.append((layer, [_shaded(row.area), *map(_plain, (interval, row.chance, row.held_out)), *map(_shaded, similarities), *map(_plain, counts)]))
+        rows.append(
+            (
+                layer,
+                [
+                    _shaded(row.area),
+                    *map(_plain, (interval, row.chance, row.held_out)),
+                    *map(_shaded, similarities),
+                    *map(_plain, counts),
+                ],
+            )
+        )
     names = ", ".join(map(str, comparison.networks))
-    whose = f"Between {names}" if len(comparison.networks) == 2 else f"Mean over the pairs of {len(comparison.networks)} networks: {names}"
+    whose = (
+        f"Between {names}"
+        if len(comparison.networks) == 2
+        else f"Mean over the pairs of {len(comparison.networks)} networks: {names}"
+    )
     columns = ["area", "95 %", "chance", "held out", *(f"ε = {eps:g}" for eps in EPS), "neurons", "dead", "d", "note"]
-    reading = {"leave out": "dead neurons left out", "include": "dead neurons in every match", "exclude": "dead neurons in no match"}[comparison._reading(None)]
+    reading = {
+        "leave out": "dead neurons left out",
+        "include": "dead neurons in every match",
+        "exclude": "dead neurons in no match",
+    }[comparison._reading(None)]
     return _html_table("layer", columns, rows) + f"<p>{html.escape(whose)}; {reading}</p>"
 
 def _grid_html(comparison):
-    "Area of every layer with every layer, a table for each pair of networks: the first network's layers to the right, the second's upwards, as in the figure."
+    """Area of every layer with every layer, a table for each pair of networks: the first network's layers to the
+    right, the second's upwards, as in the figure."""
     parts = []
     for (a, b), frame in comparison.area().groupby(["network_a", "network_b"], sort=False):
-        layers = [frame[side].where(frame[side].notna(), frame.layer) if side in frame else frame.layer for side in ("layer_a", "layer_b")]
-        table = frame.assign(a=layers[0], b=layers[1]).pivot_table(index="b", columns="a", values="area", sort=False, dropna=False).iloc[::-1]
+        layers = [
+            frame[side].where(frame[side].notna(), frame.layer) if side in frame else frame.layer
+            for side in ("layer_a", "layer_b")
+        ]
+        table = (
+            frame.assign(a=layers[0], b=layers[1])
+            .pivot_table(index="b", columns="a", values="area", sort=False, dropna=False)
+            .iloc[::-1]
+        )
         rows = [(name, map(_shaded, row)) for name, row in zip(table.index, table.to_numpy())]
         notes = ", ".join(dict.fromkeys(part for note in frame.note if note for part in note.split(", ")))
-        parts.append(_html_table(f"{b} ↑, {a} →", table.columns, rows) + f"<p>area, d = {frame.d.iloc[0]}{'; in some: ' + notes if notes else ''}</p>")
+        parts.append(
+            _html_table(f"{b} ↑, {a} →", table.columns, rows)
+            + f"<p>area, d = {frame.d.iloc[0]}{'; in some: ' + notes if notes else ''}</p>"
+        )
     return "".join(parts)
 
 # %% ../../nbs/networks/25_comparison.ipynb #43fa351c
@@ -432,15 +561,30 @@ def _checksum(index, tensors):
 
 def _save(comparison, path, grams):
     "Write the file of `Comparison.save`. One entry of metadata, since safetensors does not keep the order of several."
-    index = {"networks": comparison.networks, "gram_networks": comparison.gram_networks, "settings": comparison.settings, "pairs": [], "grams": []}
+    index = {
+        "networks": comparison.networks,
+        "gram_networks": comparison.gram_networks,
+        "settings": comparison.settings,
+        "pairs": [],
+        "grams": [],
+    }
     tensors = {}
     for i, pair in enumerate(comparison.layer_pairs.values()):
         about = {name: value for name, value in vars(pair).items() if name not in ("dead_x", "dead_y", "curves")}
-        index["pairs"].append({"pair": about, "tolerance": pair.levels[0].tolerance, "curves": [name for name, some in pair.curves.items() if some]})
+        index["pairs"].append(
+            {
+                "pair": about,
+                "tolerance": pair.levels[0].tolerance,
+                "curves": [name for name, some in pair.curves.items() if some],
+            }
+        )
         for side in "xy":
             tensors[f"pair{i}.dead_{side}"] = torch.from_numpy(getattr(pair, f"dead_{side}").copy())
             for name, some in pair.curves.items():
-                if some: tensors[f"pair{i}.{name}_{side}"] = torch.from_numpy(np.stack([getattr(levels, side) for levels in some]))
+                if some:
+                    tensors[f"pair{i}.{name}_{side}"] = torch.from_numpy(
+                        np.stack([getattr(levels, side) for levels in some])
+                    )
     for i, (label, joint) in enumerate((comparison.grams or {}).items() if grams else ()):
         parts = {name: value for name, value in vars(joint).items() if isinstance(value, torch.Tensor)}
         fields = {name: value for name, value in vars(joint).items() if name not in parts and name != "kernels"}
@@ -458,31 +602,59 @@ def _load(path):
     if path.is_dir(): raise ValueError(f"{path} is a folder, no file of a comparison")
     try:
         with safe_open(path, "pt") as file:
-            header, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}   # no longer mapped to the file
+            header, tensors = (
+                file.metadata() or {},
+                {name: file.get_tensor(name).clone() for name in file.keys()},
+            )  # no longer mapped to the file
             header = json.loads(header["comparison"]) if "comparison" in header else header
-    except (SafetensorError, json.JSONDecodeError) as error: raise ValueError(f"{path} is damaged or no comparison ({error})") from error
-    if header.get("format") not in (FORMAT, "subspace_match.Comparison 1"): raise ValueError(f"{path} holds no comparison that this version knows")
-    if _checksum(header.get("index", ""), tensors) != header.get("checksum"): raise ValueError(f"{path} is damaged: its checksum differs")
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or no comparison ({error})") from error
+    if header.get("format") not in (FORMAT, "subspace_match.Comparison 1"):
+        raise ValueError(f"{path} holds no comparison that this version knows")
+    if _checksum(header.get("index", ""), tensors) != header.get("checksum"):
+        raise ValueError(f"{path} is damaged: its checksum differs")
     index = json.loads(header["index"])
-    pairs = [_loaded_pair(about, {name.partition(".")[2]: tensor.numpy() for name, tensor in tensors.items() if name.startswith(f"pair{i}.")})
-             for i, about in enumerate(index["pairs"])]
-    grams = {about["label"]: _loaded_gram(about, {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"gram{i}.")})
-             for i, about in enumerate(index["grams"])}
+    pairs = [
+        _loaded_pair(
+            about,
+            {
+                name.partition(".")[2]: tensor.numpy()
+                for name, tensor in tensors.items()
+                if name.startswith(f"pair{i}.")
+            },
+        )
+        for i, about in enumerate(index["pairs"])
+    ]
+    grams = {
+        about["label"]: _loaded_gram(
+            about, {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"gram{i}.")}
+        )
+        for i, about in enumerate(index["grams"])
+    }
     return Comparison(index["networks"], pairs, grams or None, index["settings"], index.get("gram_networks"))
 
 def _loaded_pair(about, arrays):
     "A pair of layers from its part of a file."
-    curves = {name: [Levels(x, y, about["tolerance"]) for x, y in zip(arrays[f"{name}_x"], arrays[f"{name}_y"])] for name in about.get("curves", ["levels"])}
+    curves = {
+        name: [Levels(x, y, about["tolerance"]) for x, y in zip(arrays[f"{name}_x"], arrays[f"{name}_y"])]
+        for name in about.get("curves", ["levels"])
+    }
     curves = {"levels": [], "without": [], "chance": [], "held_out": []} | curves
-    return LayerPair(**{"inputs": None, **about["pair"]}, dead_x=arrays["dead_x"], dead_y=arrays["dead_y"], curves=curves)
+    return LayerPair(
+        **{"inputs": None, **about["pair"]}, dead_x=arrays["dead_x"], dead_y=arrays["dead_y"], curves=curves
+    )
 
 def _loaded_gram(about, tensors):
     "A joint Gram matrix from its part of a file."
-    fields = about.get("fields") or {name: value for name, value in about.items() if name != "label"}   # version 0.1 had no fields
+    fields = about.get("fields") or {
+        name: value for name, value in about.items() if name != "label"
+    }  # version 0.1 had no fields
     members = tuple((k, name) for k, name in fields["members"])
     kernels = {member: tensors.pop(f"kernel{m}") for m, member in enumerate(members) if f"kernel{m}" in tensors}
     tensors = {{"grams": "parts", "sums": "part_sums"}.get(name, name): tensor for name, tensor in tensors.items()}
-    return JointGram(**fields | {"members": members, "sizes": tuple(fields["sizes"])}, **tensors, kernels=kernels or None)
+    return JointGram(
+        **fields | {"members": members, "sizes": tuple(fields["sizes"])}, **tensors, kernels=kernels or None
+    )
 
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
 def _renaming(**new):
@@ -491,7 +663,9 @@ def _renaming(**new):
         @functools.wraps(function)
         def call(*args, **options):
             for old in sorted(new.keys() & options.keys()):
-                warnings.warn(f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning, stacklevel=2)
+                warnings.warn(
+                    f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning, stacklevel=2
+                )
                 options[new[old]] = options.pop(old)
             return function(*args, **options)
         return call
@@ -499,50 +673,68 @@ def _renaming(**new):
 
 @_renaming(pairs="layer_pairs", positions="drawn")
 def compare(
-    networks: Sequence[nn.Module | Mapping] | Mapping[str, nn.Module | Mapping],  # models, or stored activations (layer -> array); a dict gives them names
-    loader=None,                                   # yields batches of inputs; or a dict {network: loader}
-    layers=None,                                   # types, names, globs (see `select_layers`); a dict by network where they differ; None: activation functions
-    layer_pairs: Literal["same", "all"] = "same",                     # "same": each layer with its counterpart; "all": every layer with every layer
-    samples: str = "positions",                    # "positions", "inputs" (averaged over positions) or "flattened": see `neuron_matrix`
-    drawn: int | None = None,                      # draw so many samples at random (the authors' script: 10 000); None: use all
-    draws: int = 16,                               # how often they are drawn
-    seed: int = 0,                                 # decides the draws
-    affine: bool = False,                          # add the constant vector to both spans
-    centre: bool = False,                          # subtract every neuron's mean
-    dead: str | None = None,                       # "leave out" (the default), "include" or "exclude" dead neurons
-    folds: int = 5,                                # of the inputs, for intervals and held-out values; 0: none
-    chance: bool = True,                           # what unrelated inputs give, beside every value
-    neuron_axis: int | Mapping | None = None,      # see `list_layers`
-    forward: Callable | None = None,               # forward(model, batch), where `model(batch[0])` is not right
-    mask: Callable | None = None,                  # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
-    device: str | torch.device | None = None,      # where Gram matrices are kept and matches found; by default where the first model is
-    lazy: bool = False,                            # find levels only when they are asked for
-    inputs_kept: int = 0,                          # keep so many inputs, for the measures that need them (`sample_measures`)
-    memory: float | None = None,                   # bytes that sums may take; None: half of what is free
-    cache: str | Path | None = None,               # folder in which a pass that was stopped is found again
-    grid: tuple[int, int] | None = None,           # average the places of pictures to so many rows and columns
-    ids: Sequence[Sequence] | None = None,         # of stored activations: what each input is called, for each network
-    n_jobs: int | None = None,                     # pairs of layers at a time, see `Comparison.compute`
-    progress: bool | None = None,                  # see `progress_bar`
+    networks: Sequence[nn.Module | Mapping]
+    | Mapping[str, nn.Module | Mapping],  # models, or stored activations (layer -> array); a dict gives them names
+    loader=None,  # yields batches of inputs; or a dict {network: loader}
+    layers=None,  # types, names, globs (see `select_layers`); a dict by network where they differ
+    layer_pairs: Literal[
+        "same", "all"
+    ] = "same",  # "same": each layer with its counterpart; "all": every layer with every layer
+    samples: str = "positions",  # "positions", "inputs" (averaged over positions) or "flattened": see `neuron_matrix`
+    drawn: int | None = None,  # draw so many samples at random (the authors' script: 10 000); None: use all
+    draws: int = 16,  # how often they are drawn
+    seed: int = 0,  # decides the draws
+    affine: bool = False,  # add the constant vector to both spans
+    centre: bool = False,  # subtract every neuron's mean
+    dead: str | None = None,  # "leave out" (the default), "include" or "exclude" dead neurons
+    folds: int = 5,  # of the inputs, for intervals and held-out values; 0: none
+    chance: bool = True,  # what unrelated inputs give, beside every value
+    neuron_axis: int | Mapping | None = None,  # see `list_layers`
+    forward: Callable | None = None,  # forward(model, batch), where `model(batch[0])` is not right
+    mask: Callable
+    | None = None,  # mask(batch): (inputs, tokens) bool; samples that are False there, such as padding, are left out
+    device: str
+    | torch.device
+    | None = None,  # where Gram matrices are kept and matches found; by default where the first model is
+    lazy: bool = False,  # find levels only when they are asked for
+    inputs_kept: int = 0,  # keep so many inputs, for the measures that need them (`sample_measures`)
+    memory: float | None = None,  # bytes that sums may take; None: half of what is free
+    cache: str | Path | None = None,  # folder in which a pass that was stopped is found again
+    grid: tuple[int, int] | None = None,  # average the places of pictures to so many rows and columns
+    ids: Sequence[Sequence] | None = None,  # of stored activations: what each input is called, for each network
+    n_jobs: int | None = None,  # pairs of layers at a time, see `Comparison.compute`
+    progress: bool | None = None,  # see `progress_bar`
 ) -> Comparison:
     """Compare all pairs of networks, layer by layer, in one pass over the loader.
 
-    networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored activations, inputs on the first axis.
-    loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into the network, or a dict by keyword;
-                otherwise forward(model, batch). Or a dict with a loader for each network, which keep step. None for stored ones.
-    layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired in the order given. By default
-                all activation functions. layer_pairs="same" compares each with its counterpart, "all" every layer with every layer.
-    samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs": positions are averaged.
+    networks    list of models, or dict from name to model; or, instead of each model, a dict from layer to stored
+                activations, inputs on the first axis.
+    loader      what yields batches: a DataLoader, a list of batches, a generator. The first entry of a batch goes into
+                the network, or a dict by keyword;
+                otherwise forward(model, batch). Or a dict with a loader for each network, which keep step. None for
+                stored ones.
+    layers      types, names or globs of modules, for all or in a dict by network; lists of names in a dict are paired
+                in the order given. By default
+                all activation functions. layer_pairs="same" compares each with its counterpart, "all" every layer with
+                every layer.
+    samples     "positions": a channel or feature is a neuron, each position or token of each input a sample; "inputs":
+                positions are averaged.
                 neuron_axis says which axis counts neurons, where the type of a module doesn't.
     drawn       draws this number of samples at random, `draws` times, decided by `seed`; None uses all.
     mask        mask(batch) is bool of shape (inputs, tokens): tokens that are False there are left out.
-    affine      adds the constant vector to both spans: a bias is free. Distances stay relative to the whole length of a vector, so that a large mean makes even noise match.
-    centre      subtracts every neuron's mean, so that distances are relative to what a neuron varies; a constant neuron counts as dead.
-    dead        how neurons that are zero on every sample count, see `READINGS`. folds, chance: what stands beside every value, see `Comparison.area`.
-    device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only when they are asked for.
+    affine      adds the constant vector to both spans: a bias is free. Distances stay relative to the whole length of
+                a vector, so that a large mean makes even noise match.
+    centre      subtracts every neuron's mean, so that distances are relative to what a neuron varies; a constant
+                neuron counts as dead.
+    dead        how neurons that are zero on every sample count, see `READINGS`. folds, chance: what stands beside
+                every value, see `Comparison.area`.
+    device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only
+                when they are asked for.
 
-    Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than two networks, unknown names, samples or
-    loaders that do not correspond, activations that are not finite, each named. Warns where inputs are too few, or too few of them differ.
+    Returns a `Comparison`. Raises `TypeError` for what is no network, loader or function, `ValueError` for fewer than
+    two networks, unknown names, samples or
+    loaders that do not correspond, activations that are not finite, each named. Warns where inputs are too few, or too
+    few of them differ.
 
     >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
     >>> comparison = compare([{"fc": x}, {"fc": x[:, ::-1]}])
@@ -553,18 +745,52 @@ def compare(
         raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
     names = list(networks) if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
     for name in names:
-        if not isinstance(name, str): raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
     networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
     if isinstance(layers, Mapping): layers = _numbered(layers, names, "layers are chosen")
-    if isinstance(loader, Mapping): loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
+    if isinstance(loader, Mapping):
+        loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
     if affine and centre: raise ValueError("affine adds the mean to the spans and centre takes it away; choose one")
     given = [] if dead is None else ["dead"]
     dead = check_reading("leave out" if dead is None else dead)
-    grams = joint_grams(networks, loader, layers, layer_pairs, samples, drawn, draws, seed, neuron_axis, forward, mask, device, progress, folds=folds, chance=chance, inputs_kept=inputs_kept, memory=memory, cache=cache,
-                        grid=grid, ids=ids)
-    settings = {"layer_pairs": layer_pairs, "samples": samples, "drawn": drawn, "draws": draws if drawn else 1, "seed": seed, "affine": affine, "centre": centre,
-                "dead": dead, "folds": folds, "chance": chance, "grid": grid, "given": given}
+    grams = joint_grams(
+        networks,
+        loader,
+        layers,
+        layer_pairs,
+        samples,
+        drawn,
+        draws,
+        seed,
+        neuron_axis,
+        forward,
+        mask,
+        device,
+        progress,
+        folds=folds,
+        chance=chance,
+        inputs_kept=inputs_kept,
+        memory=memory,
+        cache=cache,
+        grid=grid,
+        ids=ids,
+    )
+    settings = {
+        "layer_pairs": layer_pairs,
+        "samples": samples,
+        "drawn": drawn,
+        "draws": draws if drawn else 1,
+        "seed": seed,
+        "affine": affine,
+        "centre": centre,
+        "dead": dead,
+        "folds": folds,
+        "chance": chance,
+        "grid": grid,
+        "given": given,
+    }
     comparison = Comparison(names, _layer_pairs(names, grams, centre), grams, settings)
     comparison.models = {name: network for name, network in zip(names, networks) if isinstance(network, nn.Module)}
     return comparison if lazy else comparison.compute(progress, n_jobs)
@@ -587,6 +813,19 @@ def _layer_pairs(names, grams, centre):
         for (i, a), (j, b) in itertools.combinations(enumerate(joint.members), 2):
             if a[0] == b[0]: continue
             label = a[1] if a[1] == b[1] else f"{a[1]} | {b[1]}"
-            pairs.append(LayerPair(label, depths[a], names[a[0]], names[b[0]], a[1], b[1], depths[b], joint.n_samples, joint.n_inputs,
-                                   dead[:, joint.block(i)], dead[:, joint.block(j)]))
+            pairs.append(
+                LayerPair(
+                    label,
+                    depths[a],
+                    names[a[0]],
+                    names[b[0]],
+                    a[1],
+                    b[1],
+                    depths[b],
+                    joint.n_samples,
+                    joint.n_inputs,
+                    dead[:, joint.block(i)],
+                    dead[:, joint.block(j)],
+                )
+            )
     return pairs

@@ -26,16 +26,28 @@ def _axes(ax, width, height):
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 def _by_depth(table):
-    "The table in order of depth, `layer` replaced by all names of that depth (of both, in a grid of all layers). Raises `ValueError` for an empty one."
+    """The table in order of depth, `layer` replaced by all names of that depth (of both, in a grid of all layers).
+
+    Raises `ValueError` for an empty one.
+    """
     if len(table) == 0: raise ValueError("there are no similarities to draw")
     depths = [table.depth, table.depth_b.fillna(table.depth) if "depth_b" in table else table.depth.rename("depth_b")]
-    names = table.groupby(depths).layer.transform(lambda layers: " | ".join(dict.fromkeys(itertools.chain.from_iterable(layer.split(" | ") for layer in layers.unique()))))
+    names = table.groupby(depths).layer.transform(
+        lambda layers: " | ".join(
+            dict.fromkeys(itertools.chain.from_iterable(layer.split(" | ") for layer in layers.unique()))
+        )
+    )
     return table.assign(layer=names).sort_values("depth", kind="stable")
 
 def _short(layers):
     "Names without the ending that all of them share, such as .relu."
     endings = {name.rpartition(".")[2] for layer in layers for name in layer.split(" | ")}
-    return [" | ".join(name.rpartition(".")[0] if len(endings) == 1 and "." in name else name for name in layer.split(" | ")) for layer in layers]
+    return [
+        " | ".join(
+            name.rpartition(".")[0] if len(endings) == 1 and "." in name else name for name in layer.split(" | ")
+        )
+        for layer in layers
+    ]
 
 def _name_layers(ax, layers, marks=()):
     "Layer names below the horizontal axis, in order, with a mark at some."
@@ -57,9 +69,11 @@ def plot_depth(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Similarity against depth, a line for each ε; mean over pairs, with the 95 % interval over images and chance where the table has them.
+    """Similarity against depth, a line for each ε; mean over pairs, with the 95 % interval over images and chance
+    where the table has them.
 
-    A table of several pairs without intervals gets a band of one standard deviation over pairs. Raises `ValueError` for an empty table.
+    A table of several pairs without intervals gets a band of one standard deviation over pairs. Raises `ValueError`
+    for an empty table.
     """
     table = _by_depth(table)
     layers = list(table.layer.unique())
@@ -78,7 +92,8 @@ def plot_depth(
     return ax
 
 def _over_pairs(table, value, layers):
-    "Means over pairs for each layer: the value, low, high, and what else there is; the band is one standard deviation where there are no intervals."
+    """Means over pairs for each layer: the value, low, high, and what else there is; the band is one standard
+    deviation where there are no intervals."""
     mean = table.groupby("layer")[value].agg(["mean", "std"]).reindex(layers)
     columns = {name: table.groupby("layer")[name].mean().reindex(layers) if name in table else pd.Series(np.nan, layers)
                for name in ("low", "high", "chance", "held_out", "rotated")}
@@ -92,15 +107,38 @@ def plot_area(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "The area under the curve of similarity against depth, with interval, chance, held-out value and (where it was asked for) rotated value; notes are marked. Raises `ValueError` for an empty table."
+    """The area under the curve of similarity against depth, with interval, chance, held-out value and (where it was
+    asked for) rotated value; notes are marked. Raises `ValueError` for an empty table."""
     table = _by_depth(table)
     layers = list(table.layer.unique())
     ax = _axes(ax, max(4.5, 2 + 0.38*len(layers)), 3)
     lines, colour = _over_pairs(table, "area", layers), "#0072B2"
-    ax.fill_between(range(len(layers)), lines["low"], lines["high"], color=colour, alpha=0.2, lw=0, label="95 % (images)" if "low" in table else None)
-    if len(table) > len(layers): ax.plot(table.layer.map({layer: i for i, layer in enumerate(layers)}), table.area, ".", color=colour, alpha=0.5, ms=4, label="single pairs")
-    for name, style in (("chance", {"color": "0.45", "ls": "--"}), ("held_out", {"color": colour, "ls": ":"}), ("rotated", {"color": "#D55E00", "ls": "-."})):
-        if np.isfinite(lines[name]).any(): ax.plot(lines[name], lw=1.3, marker=".", ms=4, label=name.replace("_", " "), **style)
+    ax.fill_between(
+        range(len(layers)),
+        lines["low"],
+        lines["high"],
+        color=colour,
+        alpha=0.2,
+        lw=0,
+        label="95 % (images)" if "low" in table else None,
+    )
+    if len(table) > len(layers):
+        ax.plot(
+            table.layer.map({layer: i for i, layer in enumerate(layers)}),
+            table.area,
+            ".",
+            color=colour,
+            alpha=0.5,
+            ms=4,
+            label="single pairs",
+        )
+    for name, style in (
+        ("chance", {"color": "0.45", "ls": "--"}),
+        ("held_out", {"color": colour, "ls": ":"}),
+        ("rotated", {"color": "#D55E00", "ls": "-."}),
+    ):
+        if np.isfinite(lines[name]).any():
+            ax.plot(lines[name], lw=1.3, marker=".", ms=4, label=name.replace("_", " "), **style)
     ax.plot(lines["area"], color=colour, marker="o", ms=4, label="area")
     notes = _notes(table, layers)
     _name_layers(ax, layers, [notes.get(layer, "") for layer in layers])
@@ -117,12 +155,18 @@ MARKS = {"few inputs": "*", "dimensions": "†", "at chance": "°"}
 def _notes(table, layers):
     "The marks of each layer that has a note."
     text = table.groupby("layer").note.agg(", ".join) if "note" in table else {}
-    return {layer: "".join(mark for word, mark in MARKS.items() if word in text[layer]) for layer in layers if layer in text}
+    return {
+        layer: "".join(mark for word, mark in MARKS.items() if word in text[layer]) for layer in layers if layer in text
+    }
 
 def _explained(table):
     "What the marks mean, as far as they occur."
     text = ", ".join(table.note) if "note" in table else ""
-    meaning = {"few inputs": "too few inputs", "dimensions": "inputs repeat, or fill few dimensions", "at chance": "not above chance"}
+    meaning = {
+        "few inputs": "too few inputs",
+        "dimensions": "inputs repeat, or fill few dimensions",
+        "at chance": "not above chance",
+    }
     return ";  ".join(f"{MARKS[word]} {meaning[word]}" for word in MARKS if word in text)
 
 def plot_comparison(
@@ -148,7 +192,15 @@ def plot_eps(
     layers = list(table.layer.unique())
     mean = table.groupby(["layer", "eps"], sort=False, as_index=False).similarity.mean()
     names = dict(zip(layers, _short(layers)))
-    sns.lineplot(mean.assign(layer=mean.layer.map(names)), x="eps", y="similarity", hue="layer", hue_order=list(names.values()), palette="viridis", ax=ax)
+    sns.lineplot(
+        mean.assign(layer=mean.layer.map(names)),
+        x="eps",
+        y="similarity",
+        hue="layer",
+        hue_order=list(names.values()),
+        palette="viridis",
+        ax=ax,
+    )
     ax.set(xlim=(0, None), ylim=(-0.02, 1.02), xlabel="ε", ylabel="maximum matching similarity", title=title or "")
     ax.legend(title=None, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     sns.despine(ax=ax)
@@ -179,7 +231,9 @@ def plot_architectures(
 ) -> np.ndarray:
     "A panel for each table; returns the array of Axes."
     rows = -(-len(tables)//columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5.6*columns, 3.4*rows), layout="constrained", squeeze=False, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(5.6 * columns, 3.4 * rows), layout="constrained", squeeze=False, sharey=True
+    )
     for ax, (title, table) in zip(axes.flat, tables.items()): plot(table, ax, title)
     for ax in axes.flat[len(tables):]: ax.set_visible(False)
     return axes
@@ -190,12 +244,21 @@ def plot_layer_grid(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Area or similarity of each layer of one network (right) with each layer of another one (up). Raises `ValueError` for several ε or pairs of networks."
+    """Area or similarity of each layer of one network (right) with each layer of another one (up).
+
+    Raises `ValueError` for several ε or pairs of networks.
+    """
     value = "area" if "area" in table else "similarity"
     if "eps" in table and table.eps.nunique() != 1: raise ValueError(f"a grid shows one ε, not {table.eps.nunique()}")
     if len(networks := table[["network_a", "network_b"]].drop_duplicates()) != 1:
-        raise ValueError(f"a grid shows one pair of networks, not {len(networks)}; choose: comparison.only(a, b).plot()")
-    table = table.assign(layer_a=table.get("layer_a", table.layer), layer_b=table.get("layer_b", table.layer), depth_b=table.get("depth_b", table.depth))
+        raise ValueError(
+            f"a grid shows one pair of networks, not {len(networks)}; choose: comparison.only(a, b).plot()"
+        )
+    table = table.assign(
+        layer_a=table.get("layer_a", table.layer),
+        layer_b=table.get("layer_b", table.layer),
+        depth_b=table.get("depth_b", table.depth),
+    )
     table = table.fillna({"layer_a": table.layer, "layer_b": table.layer, "depth_b": table.depth})
     grid = table.pivot_table(index=["depth_b", "layer_b"], columns=["depth", "layer_a"], values=value)
     across, up = (list(index.get_level_values(1)) for index in (grid.columns, grid.index))
@@ -203,7 +266,11 @@ def plot_layer_grid(
     image = ax.imshow(grid, origin="lower", cmap="viridis", vmin=0, vmax=1, aspect="auto")
     _name_layers(ax, across)
     ax.set_yticks(range(len(up)), _short(up), fontsize=8)
-    ax.set(xlabel=str(table.network_a.iloc[0]), ylabel=str(table.network_b.iloc[0]), title=title or (f"ε = {table.eps.iloc[0]:g}" if "eps" in table else ""))
+    ax.set(
+        xlabel=str(table.network_a.iloc[0]),
+        ylabel=str(table.network_b.iloc[0]),
+        title=title or (f"ε = {table.eps.iloc[0]:g}" if "eps" in table else ""),
+    )
     ax.figure.colorbar(image, ax=ax, label="area" if value == "area" else "similarity")
     return ax
 
@@ -213,16 +280,35 @@ def plot_residuals(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "The level of each living neuron against its plain distance from the other layer's span. Raises `ValueError` where none lives."
+    """The level of each living neuron against its plain distance from the other layer's span.
+
+    Raises `ValueError` where none lives.
+    """
     table = table[~table.dead]
     if len(table) == 0: raise ValueError("there are no living neurons to draw")
     ax = _axes(ax, 4, 3.6)
     for side, network, colour, marker in (("x", "network_a", "#0072B2", "o"), ("y", "network_b", "#D55E00", "^")):
         part = table[table.side == side]
-        if len(part): ax.scatter(part.distance, part.level, s=14, color=colour, marker=marker, alpha=0.7, lw=0, label=part[network].iloc[0])
+        if len(part):
+            ax.scatter(
+                part.distance,
+                part.level,
+                s=14,
+                color=colour,
+                marker=marker,
+                alpha=0.7,
+                lw=0,
+                label=part[network].iloc[0],
+            )
     ax.axhline(table.distance.quantile(0.9), color="0.45", ls="--", lw=1, label="90th percentile\nof distances")
     ax.axline((0, 0), slope=1, color="0.8", lw=1, zorder=0)
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="distance from the other layer's full span", ylabel="level", title=title or "")
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel="distance from the other layer's full span",
+        ylabel="level",
+        title=title or "",
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     sns.despine(ax=ax)
     return ax
@@ -232,8 +318,14 @@ def size_table(
     matches: Mapping[str, Sequence[Match]],   # what they belong to (a layer, an ε) -> simple matches
 ) -> pd.DataFrame:
     "A row for each simple match: group, number of neurons on each side and on both."
-    return pd.DataFrame([{"group": group, "x": len(match.x), "y": len(match.y), "size": len(match)} for group, found in matches.items() for match in found],
-                        columns=["group", "x", "y", "size"])
+    return pd.DataFrame(
+        [
+            {"group": group, "x": len(match.x), "y": len(match.y), "size": len(match)}
+            for group, found in matches.items()
+            for match in found
+        ],
+        columns=["group", "x", "y", "size"],
+    )
 
 # %% ../../nbs/networks/26_figures.ipynb #22f42815
 def plot_simple_sizes(
@@ -244,7 +336,17 @@ def plot_simple_sizes(
     "How many simple matches have each size, a colour for each group. Raises `ValueError` where there is no match."
     if len(table) == 0: raise ValueError("there are no simple matches to draw")
     ax = _axes(ax, 5, 3)
-    sns.histplot(table, x="size", hue="group", multiple="layer", element="step", discrete=bool(table["size"].max() <= 60), bins="auto", palette="colorblind", ax=ax)
+    sns.histplot(
+        table,
+        x="size",
+        hue="group",
+        multiple="layer",
+        element="step",
+        discrete=bool(table["size"].max() <= 60),
+        bins="auto",
+        palette="colorblind",
+        ax=ax,
+    )
     ax.set(xlabel="neurons in a simple match", ylabel="simple matches", title=title or "", xlim=(0, None))
     sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
     sns.despine(ax=ax)
