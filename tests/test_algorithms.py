@@ -334,6 +334,12 @@ def test_the_gram_matrix_is_enough(instance, eps):
     assert simple_matches(geometry, eps=eps) == simple_matches(x, y, eps)
 
 
+def test_rounds_that_processes_share_give_the_same_estimate():
+    x, y = medium(0, n=8, d=30)
+    alone = sample_simple_matches(x, y, 0.4, rounds=2, seed=3)
+    assert alone and sample_simple_matches(x, y, 0.4, rounds=2, seed=3, n_jobs=2) == alone
+
+
 # What goes wrong is said
 
 def test_the_limit_says_what_was_found():

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from ..theory.inputs import Array, check_eps, check_neuron
@@ -222,6 +223,7 @@ def sample_simple_matches(
     rounds: int = 3,  # how often each neuron is asked for a minimal match
     seed: int | np.random.Generator = 0,  # decides the orders in which neurons are tried
     progress: bool = False,  # show a bar?
+    n_jobs: int = 1,  # processes that share the rounds, as joblib counts them: -1 for all cores
 ) -> list[Match]:
     """Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the paper.
 
@@ -237,10 +239,11 @@ def sample_simple_matches(
     (True, True)
     """
     if rounds < 1: raise ValueError(f"rounds must be at least 1, got {rounds}")
-    geometry, eps, rng, found = as_geometry(x, y), check_eps(eps), np.random.default_rng(seed), set()
-    for _ in tqdm(range(rounds), desc="rounds", disable=not progress):
-        found |= set(minimal_matches(geometry, eps=eps, seed=int(rng.integers(2**32))).values())
-    return _sorted(found)
+    geometry, eps, rng = as_geometry(x, y), check_eps(eps), np.random.default_rng(seed)
+    round_ = delayed(minimal_matches)
+    work = [round_(geometry, eps=eps, seed=int(rng.integers(2**32))) for _ in range(rounds)]
+    done = Parallel(n_jobs, return_as="generator")(work)
+    return _sorted({m for found in tqdm(done, "rounds", rounds, disable=not progress) for m in found.values()})
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #01a9fe55
 def decompose(
