@@ -133,6 +133,21 @@ def test_the_second_call_of_a_module_is_replaced_alone():
         with changed(network, "relu:2", lambda output: output*0 + 1): torch.testing.assert_close(network(x), expected)
 
 
+def test_the_input_of_a_module_is_replaced():
+    network = Convolutional(0)
+    x = labelled(network)[0][0]
+    with torch.no_grad():
+        with changed(network, "last (input)", lambda pooled: pooled*0 + 1): found = network(x)
+        torch.testing.assert_close(found, network.last(torch.ones(len(x), 8)))
+        torch.testing.assert_close(network(x), network(x)*1)
+    with pytest.raises(ValueError, match="no module"):
+        with changed(network, "relu (function)", lambda output: output): pass
+    networks = {"a": network, "b": Convolutional(5)}
+    inputs = labelled(network)
+    table = compare(networks, inputs, ["last (input)"], progress=False).stitch("last (input)", "a", "b", inputs)
+    assert table.accuracy[0] == 1 and 0 < table.accuracy[1] < 1
+
+
 def test_untrained_networks_are_a_row_of_their_own():
     networks = {"a": Convolutional(0), "b": Convolutional(0), "c": Convolutional(7)}
     inputs = labelled(networks["a"])

@@ -79,7 +79,9 @@ class ResultFile:
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             finished = self.pieces() | {piece: facts}
             known = read_json(self.origin)["networks"] if self.origin.exists() else {}
-            rows = pd.concat([table for table in (self.table(), rows.assign(piece=piece)) if len(table)]
+            others = self.table()
+            others = others[others.piece != piece]
+            rows = pd.concat([table for table in (others, rows.assign(piece=piece)) if len(table)]
                              or [pd.DataFrame(columns=["piece"])])
             write_csv(self.path, rows)
             write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished,
@@ -370,8 +372,7 @@ def stitching(
     everything = compare(needed | before, fit, list(layers), lazy=True, folds=0, chance=False)
     def piece(a, b):
         control = f"{b} untrained" if f"{b} untrained" in before else None
-        found = [everything.stitch(layer, a, b, test, untrained=control, seed=seed) for layer in everything.layers]
-        return pd.concat(found, ignore_index=True), {}
+        return everything.stitch(everything.layers, a, b, test, untrained=control, seed=seed), {}
     return complete(result, {" | ".join(pair): lambda pair=pair: piece(*pair) for pair in missing}, device)
 
 def _before(about, loader, device):
