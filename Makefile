@@ -27,7 +27,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	jupyter lab nbs
 
 # the site needs npm, for MathJax; where there is none the tests of the site say that they are skipped
-test: sync-check notebooks-check $(if $(shell command -v npm),docs) pytest  ## everything that continuous integration runs
+test: lint sync-check notebooks-check $(if $(shell command -v npm),docs) pytest  ## everything that continuous integration runs
 
 lint: $(READY)  ## ruff and mypy: seconds
 	@echo "== ruff and mypy =="

@@ -213,7 +213,8 @@ def draw_figures(
     origin = read_json(folder/"provenance.json")
     if "settings" not in origin: raise ValueError(f"{folder} holds no results of `compare`")
     table = pd.read_csv(folder/"similarity.csv")
-    title = _title(origin["networks"], origin["data"]["title"], origin["settings"].get("drawn", origin["settings"].get("positions")))
+    title = _title(origin["networks"], origin["data"]["title"],
+                   origin["settings"].get("drawn", origin["settings"].get("positions")))
     curve = table[table.eps.isin(GRID)]
     return [_keep(figures.plot_depth(table[table.eps.isin(PAPER_EPS)], title=title), folder/"similarity-by-depth.png"),
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
@@ -649,7 +650,7 @@ def reproduce(
     name = run_name(images, arch, width, data_folder)
     folders = {seed: runs/name/f"seed-{seed}" for seed in chosen}
     out = out or Path("results")/name
-    choices = {"layers": list(layers), "positions": positions, "draws": draws, "affine": affine}
+    choices: dict = {"layers": list(layers), "positions": positions, "draws": draws, "affine": affine}
     recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
     kept = parse_epochs(snapshots, recipe.epochs)
     check_results(out, images, {f"seed {seed}": run_identity(arch, width, images, recipe, seed) for seed in folders},

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from subspace_match import Match, is_match
-from subspace_match.experiments.sparse_features import SparseAutoencoder, explained, features_of, fit_autoencoder, reproduced
+from subspace_match.experiments.sparse_features import (SparseAutoencoder, explained, features_of, fit_autoencoder,
+                                                          reproduced)
 
 
 def sparse(seed, n, inputs=400, positions=1, share=0.3):

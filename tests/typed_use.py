@@ -13,8 +13,8 @@ def two_matrices(x: np.ndarray, y: torch.Tensor) -> tuple[Match, Levels, Match |
 
 def networks(a: nn.Module, b: nn.Module, loader: object) -> Comparison:
     compare({"a": a, "b": b}, loader, layers="relu")
-    compare([a, b], loader, layers=["relu", nn.Tanh], pairs="all", samples="inputs")
-    compare([a, b], loader, pairs="al")         # type: ignore[arg-type]
+    compare([a, b], loader, layers=["relu", nn.Tanh], layer_pairs="all", samples="inputs")
+    compare([a, b], loader, layer_pairs="al")   # type: ignore[arg-type]
     compare([a, b], loader, samples="input")    # type: ignore[arg-type]
     compare("networks", loader)                 # type: ignore[arg-type]
     return compare([a, b], loader)

@@ -11,7 +11,6 @@ __all__ = ['GRAM_TOLERANCE', 'WAIT', 'MOST_ERROR', 'MOST_MARGIN', 'svd', 'span_r
 # %% ../../nbs/algorithms/11_geometry.ipynb #94773630
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import copy
 from collections.abc import Callable
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -207,7 +206,8 @@ def from_gram(
         if n_samples < 1: raise ValueError(f"n_samples must be at least 1, got {n_samples}")
         mean = scale * sums / n_samples**0.5
         if (mean.abs() > 1 + 1e-9).any():
-            raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its vector")
+            raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its "
+                             "vector")
         unit = unit - mean[:, None] * mean
         keep = unit.diagonal() > GRAM_TOLERANCE**2
         unit = unit * keep[:, None] * keep
@@ -434,7 +434,9 @@ class Pair:
         return slice(0, self.n_x), slice(self.n_x, len(self.index))
 
     def fit(self, stable=False):
-        "Compute everything again: from the vectors if asked to, now or before, or where the Gram matrix does not suffice."
+        """Compute everything again: from the vectors if asked to, now or before, or where the Gram matrix does not
+        suffice.
+        """
         present = [self.alive[own].nonzero()[:, 0] + own.start for own in self.halves()]
         self.stable |= stable
         fits = [None] if self.stable else self.fits_from_gram(present)

@@ -30,7 +30,8 @@ def as_geometry(x, y=None):
     geometry = Geometry.from_vectors(x, y)
     n, d = min(geometry.n_x, geometry.n_y), geometry.n_samples
     if n >= max(d, MANY):
-        warnings.warn(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), which any neurons span; "
+        warnings.warn(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), "
+                      "which any neurons span; "
                       "are they transposed?", stacklevel=3)
     return geometry
 
@@ -55,7 +56,8 @@ def resolved_eps(geometry, eps):
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
     if eps < GRAM_TOLERANCE and geometry.vectors is None:
-        warnings.warn(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count as 0. "
+        warnings.warn(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count "
+                      "as 0. "
                       "Accumulate a factor instead (accumulate_factor).", stacklevel=3)
     return eps
 
@@ -96,7 +98,8 @@ def failing(pair, limit):
 def doubtful(pair, unsure, limit):
     "(n,) bool: who of those whom rounding may decide are farther than `limit`, by a new fit of the vectors themselves."
     eps = limit - pair.geometry.tolerance
-    warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; whether those neurons match is not certain")
+    warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; whether those neurons match is not "
+                  "certain")
     return unsure & (pair.geometry.distances(pair.keep(), pair.geometry.vectors)[pair.index] > limit)
 
 
@@ -141,8 +144,8 @@ def maximum_match(
 ) -> Match:
     """The maximum match (Definition 3) by Algorithm 1.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). within: a Match to look inside.
     dead: "include" or "exclude" neurons that are zero on every input.
     Returns a Match. Raises TypeError or ValueError that names the argument at fault.
@@ -163,7 +166,8 @@ def maximum_match(
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #789153b5
 @dataclass(frozen=True, eq=False, repr=False)
 class Levels:
-    """For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none; NaN for a neuron that is left out.
+    """For each neuron the smallest ε at which it is in the maximum match; 1 when it is in none; NaN for a neuron that
+    is left out.
 
     >>> from subspace_match.theory.match import running_example
     >>> x, y, eps = running_example()
@@ -174,12 +178,15 @@ class Levels:
     y: np.ndarray  # (n_y,)
     tolerance: float  # distances within this of ε count as ε
 
-    counted = property(lambda self: (both := np.concatenate([self.x, self.y]))[~np.isnan(both)], doc="The levels of both sides, without neurons left out.")
+    counted = property(lambda self: (both := np.concatenate([self.x, self.y]))[~np.isnan(both)],
+                       doc="The levels of both sides, without neurons left out.")
     area = property(lambda self: 1 - float(self.counted.mean()) if len(self.counted) else np.nan,
                     doc="Area under the curve ε ↦ s_ε: one minus the mean level, in [0, 1]. It needs no choice of ε.")
 
     def similarity(self, eps):  # one ε or several, each in [0, 1)
-        "s_ε, the share of neurons in the maximum match, of those that are not left out: a float, or an array of the shape of `eps`."
+        """s_ε, the share of neurons in the maximum match, of those that are not left out: a float, or an array of the
+        shape of `eps`.
+        """
         levels = self.counted
         levels = np.sort(np.where(levels < 1, levels, np.inf))
         for e in np.ravel(eps).tolist(): check_eps(e)
@@ -232,9 +239,10 @@ def match_levels(
 ) -> Levels:
     """The maximum match for every ε at once (Definition 3).
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
-    dead: "include" (level 0), "exclude" (level 1) or "leave out" (NaN, and in no share) neurons that are zero on every input.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
+    dead: "include" (level 0), "exclude" (level 1) or "leave out" (NaN, and in no share) neurons that are zero on every
+    input.
     Returns Levels. Raises TypeError or ValueError that names the argument at fault.
 
     >>> from subspace_match.theory.match import running_example

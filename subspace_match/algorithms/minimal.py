@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from .geometry import Geometry, Pair, ways_of, threads_for
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
-from .maximum import along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null, warn_of_float32
+from .maximum import (along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null,
+                                               warn_of_float32)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
 def taken_along(

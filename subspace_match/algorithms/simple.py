@@ -24,7 +24,8 @@ from .minimal import minimal_match, minimal_matches
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #cc0458bb
 class TooManyMatches(RuntimeError):
-    """There are more simple matches, or more ways to combine them, than the limit allows. `found` holds those found so far.
+    """There are more simple matches, or more ways to combine them, than the limit allows. `found` holds those found so
+    far.
 
     >>> from subspace_match.theory.match import running_example
     >>> x, y, eps = running_example()
@@ -35,7 +36,8 @@ class TooManyMatches(RuntimeError):
     def __init__(self, found: list[Match], limit: int):
         self.found, self.limit = found, limit
         super().__init__(
-            f"looked at {limit} removals and found {len(found)} matches, and there may be more; raise `limit`, lower eps, "
+            f"looked at {limit} removals and found {len(found)} matches, and there may be more; raise `limit`, lower "
+            "eps, "
             "or estimate with sample_simple_matches (the matches found so far are in this exception's `found`)")
 
     def __reduce__(self): return TooManyMatches, (self.found, self.limit)  # so that it comes back from other processes
@@ -59,7 +61,9 @@ def _hits(sets, removed):
     return missed, alone
 
 def _branches(choices, removed, barred):
-    "Each of the `choices` added to `removed`; the later choices are barred below an earlier one, so that no set comes twice."
+    """Each of the `choices` added to `removed`; the later choices are barred below an earlier one, so that no set comes
+    twice.
+    """
     while choices:
         yield removed | (one := choices & -choices), barred | choices
         choices ^= one
@@ -104,7 +108,8 @@ REMEMBERED = 10_000  # so many maximum matches after removals are kept for other
 
 class _Remainders:
     "The maximum match of a pair, and of what is left of it after removals, which neurons share."
-    def __init__(self, geometry, eps, find):  # find(v, rest): dict from v, and from others perhaps, to minimal matches inside `rest`
+    # find(v, rest): dict from v, and from others perhaps, to minimal matches inside `rest`
+    def __init__(self, geometry, eps, find):
         self.geometry, self.eps, self.find, self.known = geometry, eps, find, defaultdict(set)
         self.n_x, self.n_y = geometry.n_x, geometry.n_y
         self.maximum = maximum_match(geometry, eps=eps)
@@ -138,10 +143,11 @@ def all_minimal_matches(
     *,
     limit: int = 100_000,  # the most removals to look at
 ) -> list[Match]:
-    """Every v-minimal match (Definition 9), small ones first; none where no match contains `v`. Raises TooManyMatches. Algorithm 3.
+    """Every v-minimal match (Definition 9), small ones first; none where no match contains `v`. Raises TooManyMatches.
+    Algorithm 3.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). v: ("x", i) or ("y", j), counted from 0.
     Raises TooManyMatches beyond `limit`, TypeError, ValueError or IndexError that names the argument at fault.
 
@@ -167,10 +173,11 @@ def simple_matches(
 ) -> list[Match]:
     """Every simple match (Definition 4), small ones first, by Theorem 10. Raises TooManyMatches.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
-    Raises TooManyMatches beyond `limit`, with those `found` so far; TypeError or ValueError that names the argument at fault.
+    Raises TooManyMatches beyond `limit`, with those `found` so far; TypeError or ValueError that names the argument at
+    fault.
 
     >>> from subspace_match.theory.match import running_example
     >>> x, y, eps = running_example()
@@ -191,10 +198,11 @@ def pair_matches(
     y: Array | None = None,  # (n_y, d)
     eps: float | None = None,  # in [0, 1)
 ) -> list[Match]:
-    """Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by neuron.
+    """Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by
+    neuron.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1).
     Raises TypeError or ValueError that names the argument at fault.
 
@@ -225,10 +233,11 @@ def sample_simple_matches(
     progress: bool = False,  # show a bar?
     n_jobs: int = 1,  # processes that share the rounds, as joblib counts them: -1 for all cores
 ) -> list[Match]:
-    """Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the paper.
+    """Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the
+    paper.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). rounds: at least 1; more find more.
     Raises TypeError or ValueError that names the argument at fault.
 
@@ -254,10 +263,11 @@ def decompose(
     match: Match | None = None,  # what to decompose; by default the maximum match
     seed: int | None = None,  # decides which of several decompositions
 ) -> list[Match]:
-    """Simple matches whose union is `match`, none of them superfluous (Theorem 5). Raises ValueError where `match` is none at `eps`.
+    """Simple matches whose union is `match`, none of them superfluous (Theorem 5). Raises ValueError where `match` is
+    none at `eps`.
 
-    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the same
-    order for both. Or a Geometry as `x`, and no `y`.
+    x, y: one row for each neuron, one column for each input, float32 or float64, NumPy or torch; the same inputs in the
+    same order for both. Or a Geometry as `x`, and no `y`.
     eps: the largest relative distance that counts as a match, in [0, 1). match: by default the maximum match.
     Raises TypeError or ValueError that names the argument at fault.
 
@@ -270,7 +280,8 @@ def decompose(
     geometry = as_geometry(x, y)
     largest = maximum_match(geometry, eps=check_eps(eps), within=match)
     if match is not None and match != largest:
-        raise ValueError(f"not a match at eps = {eps}: {len(match)} neurons, of which {len(largest)} match; decompose those")
+        raise ValueError(f"not a match at eps = {eps}: {len(match)} neurons, of which {len(largest)} match; decompose "
+                         "those")
     parts = _sorted(set(minimal_matches(geometry, eps=eps, within=largest, seed=seed).values()))
     covered, kept = Counter(v for part in parts for v in part.neurons()), []
     for part in reversed(parts):

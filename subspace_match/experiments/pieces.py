@@ -169,7 +169,8 @@ def dynamics_pairs(
 
 # %% ../../nbs/experiments/30_experiments.ipynb #24f25513
 DYNAMICS_EPS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)   # ε: the authors' values and some more
-ONLY_WITH_FOLDS = ["low", "high", "chance", "held_out", "inputs"]   # columns that are empty here, or the same everywhere
+# columns that are empty here, or the same everywhere
+ONLY_WITH_FOLDS = ["low", "high", "chance", "held_out", "inputs"]
 
 # %% ../../nbs/experiments/30_experiments.ipynb #406fdfa0
 def dynamics(
@@ -201,7 +202,9 @@ def dynamics(
         if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
     everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
                          lazy=True)
-    def rows(pair, kind): return everything.only(*pair).similarity(DYNAMICS_EPS, dead="include").drop(columns=ONLY_WITH_FOLDS).assign(**kind), {}
+    def rows(pair, kind):
+        return everything.only(*pair).similarity(DYNAMICS_EPS,
+                                                 dead="include").drop(columns=ONLY_WITH_FOLDS).assign(**kind), {}
     pieces = {" | ".join(pair): partial(rows, pair, kind) for pair, kind in missing.items()}
     return complete(result, pieces, device)
 
@@ -307,7 +310,8 @@ def simple(
              for a, b in itertools.combinations(opened, 2)}
     missing = {name: piece for name, piece in asked.items() if name not in finished}
     if not missing: return {}
-    everything = compare(opened, loader, list(dict.fromkeys(layer for layer, *_ in missing.values())), lazy=True, folds=0, chance=False)
+    everything = compare(opened, loader, list(dict.fromkeys(layer for layer, *_ in missing.values())), lazy=True,
+                         folds=0, chance=False)
     _refuse_few_samples(everything.pairs.values())
     pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed) for name, piece in missing.items()}
     return complete(result, pieces, device)

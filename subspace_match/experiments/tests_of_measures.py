@@ -32,7 +32,7 @@ from ..networks.activations import neuron_matrix, record
 from ..networks.data import ImageData, load_data, validation_loader
 from ..networks.files import atomic_path, provenance, read_json, tensor_checksum, write_json
 from ..networks.measures import DISTANCES, MEASURES, SAMPLE_MEASURES, all_measures, sample_measures
-from ..networks.training import fast_recipe, load_network, train
+from ..networks.training import fast_recipe, train
 
 # %% ../../nbs/experiments/36a_tests_of_measures.ipynb #28108cd5
 def _changed(data, images, labels, what):
@@ -405,8 +405,8 @@ def main(
     out: Annotated[Path, typer.Argument(help="folder for the tables")],
     runs: Annotated[Path, typer.Option(help="folder for the networks, trained where missing")] = Path("runs/tests"),
     data: Annotated[str, typer.Option(help="digits, cifar10 or imagefolder")] = "digits",
-    folder: Annotated[Path, typer.Option(help="the image tree, for imagefolder")] = None,
-    title: Annotated[str, typer.Option(help="what figures call the data")] = None,
+    folder: Annotated[Path | None, typer.Option(help="the image tree, for imagefolder")] = None,
+    title: Annotated[str | None, typer.Option(help="what figures call the data")] = None,
     root: Annotated[Path, typer.Option(help="folder for downloads and decoded images")] = Path("data"),
     size: Annotated[str, typer.Option(help="small or tiny")] = "small",
 ):

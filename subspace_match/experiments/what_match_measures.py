@@ -22,7 +22,7 @@ from torch import nn
 
 from ..networks.activations import joint_grams, neuron_matrix, record
 from ..networks.data import ImageData, load_data, validation_loader
-from ..networks.files import atomic_path, file_checksum, provenance, read_json, write_json
+from ..networks.files import atomic_path, provenance, read_json, write_json
 from ..algorithms.geometry import Geometry
 from ..algorithms.maximum import match_levels
 from ..networks.measures import OF_BLOCKS, centred_blocks
@@ -300,8 +300,8 @@ def main(
     out: Annotated[Path, typer.Argument(help="folder for the tables")],
     runs: Annotated[list[Path], typer.Option("--run", help="a trained network; repeat. Without: trains three")] = [],
     data: Annotated[str, typer.Option(help="digits, cifar10 or imagefolder")] = "digits",
-    folder: Annotated[Path, typer.Option(help="the image tree, for imagefolder")] = None,
-    title: Annotated[str, typer.Option(help="what figures call the data")] = None,
+    folder: Annotated[Path | None, typer.Option(help="the image tree, for imagefolder")] = None,
+    title: Annotated[str | None, typer.Option(help="what figures call the data")] = None,
     images: Annotated[int, typer.Option(help="how many images at most")] = 10_000,
 ):
     "Compute the tables of 36b_readings_of_a_match; continues where it was interrupted."

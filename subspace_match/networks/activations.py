@@ -460,7 +460,8 @@ def progress_bar(
 
 def _watched():
     "Whether somebody watches a notebook: JupyterLab, VS Code and Colab say so to a kernel, tools that run it do not."
-    return "ipykernel" in sys.modules and not {"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
+    return "ipykernel" in sys.modules and not {"JPY_SESSION_NAME", "VSCODE_PID",
+                                               "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0002
 def memory_plan(

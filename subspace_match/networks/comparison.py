@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -657,7 +657,9 @@ def _loaded_gram(about, tensors):
     )
 
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
-def _renaming(**new):
+_Function = TypeVar("_Function", bound=Callable)
+
+def _renaming(**new: str) -> Callable[[_Function], _Function]:   # type checkers see the new names
     "Let a function take options by the names of version 0.1, with a `DeprecationWarning`."
     def decorate(function):
         @functools.wraps(function)
@@ -680,7 +682,8 @@ def compare(
     layer_pairs: Literal[
         "same", "all"
     ] = "same",  # "same": each layer with its counterpart; "all": every layer with every layer
-    samples: str = "positions",  # "positions", "inputs" (averaged over positions) or "flattened": see `neuron_matrix`
+    # "inputs": averaged over positions; see `neuron_matrix`
+    samples: Literal["positions", "inputs", "flattened"] = "positions",
     drawn: int | None = None,  # draw so many samples at random (the authors' script: 10 000); None: use all
     draws: int = 16,  # how often they are drawn
     seed: int = 0,  # decides the draws

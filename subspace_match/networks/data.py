@@ -151,6 +151,7 @@ def _build(cache: Path, name: str, folder: Path | None, image_size: int | None, 
     with atomic_path(cache) as target:
         target.mkdir()
         if name == "imagefolder":
+            assert folder is not None, "load_data sees to it"
             train, validation = _parts(folder)
             classes = _decode(train, image_size, target, "train")
             if classes != _decode(validation, image_size, target, "validation"):
@@ -203,8 +204,8 @@ def load_data(
     index, tensors = read_json(cache/"index.json"), _open(cache)
     if sum(t.nbytes for t in tensors) < 2**31 and tensor_checksum(*tensors) != index["checksum"]:
         raise ValueError(f"the cache {cache} is damaged (its checksum differs); delete the folder and run again")
-    return ImageData(name, title or titles[name], *tensors, tuple(index["classes"]), index["checksum"],
-                     mirrored=name != "digits")
+    return ImageData(name, title or titles[name], **dict(zip(PARTS, tensors)), classes=tuple(index["classes"]),
+                     checksum=index["checksum"], mirrored=name != "digits")
 
 # %% ../../nbs/networks/21_data.ipynb #1ac01ce6
 def random_crop(
@@ -278,11 +279,11 @@ def training_loader(
     generator = torch.Generator().manual_seed(seed*100_003 + epoch)
     rank, size = part
     order = torch.randperm(len(data.train_images), generator=generator)
-    order = order[rank:len(order) - len(order) % size:size].tolist()
+    mine = order[rank:len(order) - len(order) % size:size].tolist()
     generator.manual_seed((seed*100_003 + epoch)*1_009 + rank + 1)
     batches = _Batches(data.train_images, data.train_labels, data, device, generator)
     return DataLoader(batches, batch_size=None,
-                      sampler=BatchSampler(order, batch_size, drop_last=len(order) > batch_size))
+                      sampler=BatchSampler(mine, batch_size, drop_last=len(mine) > batch_size))
 
 def validation_loader(
     data: ImageData,

@@ -57,7 +57,7 @@ def _name_layers(ax, layers, marks=()):
 def eps_colours(eps: Sequence[float]) -> dict[float, tuple]:
     """The colour of each ε, the same in every figure.
 
-    >>> eps_colours([0.3])[0.3] == eps_colours([0.1, 0.3])[0.3]
+    >>> bool((eps_colours([0.3])[0.3] == eps_colours([0.1, 0.3])[0.3]).all())
     True
     """
     scale = np.log(np.clip(np.asarray(eps, float), 0.01, 0.9)/0.01)/np.log(90)

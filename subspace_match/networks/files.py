@@ -107,7 +107,7 @@ def tensor_checksum(*tensors: torch.Tensor) -> str:
     for tensor in tensors:
         array = tensor.detach().cpu().contiguous().numpy()
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(memoryview(array).cast("B") if array.size else b"")
+        digest.update(memoryview(array.data).cast("B") if array.size else b"")
     return digest.hexdigest()
 
 # %% ../../nbs/networks/20_files.ipynb #f41fb1b5

@@ -48,7 +48,8 @@ def vgg(
     >>> network(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    layers, n_in = OrderedDict(), in_channels
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    n_in = in_channels
     for s, (channels, n_convolutions) in enumerate(zip(VGG_CHANNELS, convolutions), start=1):
         n_out, stage = _scaled(channels, width), OrderedDict()
         for i in range(1, n_convolutions + 1):
@@ -99,9 +100,9 @@ def resnet(
     torch.Size([2, 10])
     """
     n_in = _scaled(RESNET_CHANNELS[0], width)
-    layers = OrderedDict(stem=_unit(in_channels, n_in))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=_unit(in_channels, n_in))
     for s, (channels, n_blocks) in enumerate(zip(RESNET_CHANNELS, blocks), start=1):
-        n_out, stage = _scaled(channels, width), OrderedDict()
+        n_out, stage = _scaled(channels, width), OrderedDict[str, nn.Module]()
         for i in range(1, n_blocks + 1):
             stage[f"block{i}"] = BasicBlock(n_in, n_out, stride=2 if s > 1 and i == 1 else 1)
             n_in = n_out

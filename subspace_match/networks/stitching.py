@@ -11,7 +11,7 @@ import copy
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np

@@ -10,6 +10,7 @@ __all__ = ['WEIGHTS', 'Recipe', 'paper_recipe', 'fast_recipe', 'computes_bfloat1
 import contextlib
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def train(
     rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     model = build_model(architecture, len(data.classes), data.train_images.shape[1], width, seed, batch_norm,
                         initialisation)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     parallel = DistributedDataParallel(model) if size > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum,
                                 weight_decay=recipe.weight_decay,
@@ -287,7 +288,8 @@ def open_network(
     if weights.endswith(WEIGHTS):
         if ":" not in maker:
             raise ValueError(f"{weights} holds weights, and no network; name a function that makes one: "
-                             f"MODULE:FUNCTION@{Path(weights).name}, as in torchvision.models:resnet18@{Path(weights).name}")
+                             f"MODULE:FUNCTION@{Path(weights).name}, as in "
+                             f"torchvision.models:resnet18@{Path(weights).name}")
         network = _made(maker, Path(weights)).to(device).eval()
         return network, {"name": Path(weights).stem, "architecture": maker, "weights_checksum": file_checksum(weights)}
     if ":" in spec and not Path(spec).exists():
@@ -325,7 +327,8 @@ def _made(maker, weights):
         raise ValueError(f"{maker} makes no network ({error}); it must be a function without arguments") from error
     if not isinstance(network, nn.Module): raise ValueError(f"{maker} returns a {type(network).__name__}, no nn.Module")
     try:
-        state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, "cpu", weights_only=True)
+        state = load_file(weights) if weights.suffix == ".safetensors" else torch.load(weights, "cpu",
+                                                                                       weights_only=True)
         network.load_state_dict(state.get("state_dict", state))
     except Exception as error:
         raise ValueError(f"{weights} does not fit {maker}: {' '.join(str(error).split())[:200]}") from error
@@ -333,7 +336,7 @@ def _made(maker, weights):
 
 # %% ../../nbs/networks/23_training.ipynb #98f52976
 def open_networks(
-    specs: list[str | Path],   # as `open_network` takes them
+    specs: Sequence[str | Path],   # as `open_network` takes them
     device: str | torch.device = "cpu",
 ) -> tuple[dict[str, nn.Module], dict[str, dict]]:
     "Networks and what is known about them, by name, in the order given. Raises `ValueError` where one is given twice."
