@@ -8,7 +8,6 @@ __all__ = ['WHEEL', 'CHECKSUM', 'ELEMENTS', 'WIDTHS', 'ENSEMBLES', 'MEMBERS', 'R
            'kind_of_pair', 'study']
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000003
-import hashlib
 import itertools
 import math
 import subprocess

@@ -225,7 +225,7 @@ def _warn_few_inputs(rows):
     }
     if not reasons: return
     shown = ", ".join(list(reasons.values())[:4]) + (f" and {len(reasons) - 4} more" if len(reasons) > 4 else "")
-    warnings.warn(f"few inputs, or neurons that fill few dimensions, make even unrelated neurons match: {shown}; "
+    warnings.warn(f"too few different inputs, or dimensions, make even unrelated neurons match: {shown}; "
                   "more inputs help where they are few", stacklevel=4)
 
 # %% ../../nbs/networks/25_comparison.ipynb #065f213d
