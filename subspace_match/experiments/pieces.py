@@ -312,7 +312,7 @@ def simple(
     if not missing: return {}
     everything = compare(opened, loader, list(dict.fromkeys(layer for layer, *_ in missing.values())), lazy=True,
                          folds=0, chance=False)
-    _refuse_few_samples(everything.pairs.values())
+    _refuse_few_samples(everything.layer_pairs.values())
     pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed) for name, piece in missing.items()}
     return complete(result, pieces, device)
 
