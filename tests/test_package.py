@@ -54,7 +54,7 @@ def test_what_is_imported_is_required():
     imported = {known[root][0].lower()
                 for root in roots - set(sys.stdlib_module_names) - {"subspace_match"} if root in known}
     required = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in settings()["requirements"].split()}
-    optional = {"h5py", "zarr", "transformers"}          # imported where they are asked for
+    optional = {"ase", "h5py", "zarr", "transformers"}          # imported where they are asked for
     assert required <= imported | {"pot"} and imported <= required | optional, required ^ imported
 
 
@@ -122,7 +122,7 @@ def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, k
                           env=without_path() | {"MPLBACKEND": "Agg"})
     assert done.returncode == 0, done.stderr
     place = Path(done.stdout.splitlines()[0])
-    assert place.is_relative_to(tmp_path) and (place/"py.typed").exists() and (users_files/"similarity.csv").exists()
+    assert place.is_relative_to(tmp_path) and (place/"py.typed").exists() and (users_files/"area.csv").exists()
     command = Path(inside["scripts"])/("subspace-match.exe" if os.name == "nt" else "subspace-match")
     asked = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, env=without_path())
     assert asked.stdout.strip() == f"subspace-match {subspace_match.__version__}"

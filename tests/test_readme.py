@@ -47,7 +47,7 @@ def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, monkeypatch)
     monkeypatch.chdir(users_files)
     run(OWN_COMPARISON)
     table = pd.read_csv(users_files/"area.csv")
-    assert table.layer.nunique() == 17 and set(table.network_a) == {"first"}
+    assert table.layer.nunique() == 18 and set(table.network_a) == {"first"}
     assert table.area.between(0, 1).all() and table.chance.notna().all() and (table.low <= table.high).all()
     with Image.open(users_files/"similarity.png") as picture: assert picture.width > 300
 
@@ -94,7 +94,7 @@ def test_claims_are_those_of_the_data():
     "What the first screen says of the networks in its figure."
     folder = ROOT/"results/cifar10-jpeg-vgg11"
     networks = json.loads((folder/"provenance.json").read_text(encoding="utf-8"))["networks"]
-    table = pd.read_csv(folder/"area.csv")
+    table = pd.read_csv(folder/"similarity.csv")
     accuracy = sum(network["validation_accuracy"] for network in networks)/len(networks)
     caption = re.search(r"\*(Three VGG11 that.*?)\*\n", README, re.DOTALL)[1]
     assert len(networks) == 3 and f"({networks[0]['epochs']} epochs, {accuracy:.1%}".replace("%", " %") in caption

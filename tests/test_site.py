@@ -198,7 +198,12 @@ def narrow(browser, width, height=844):
 STATE = """const done = arguments[0];
 document.querySelectorAll("img").forEach(img => img.loading = "eager");
 const pictures = [...document.images].map(img => img.decode().catch(() => null));
-Promise.all([window.MathJax?.startup?.promise, ...pictures]).then(() => done({
+const mathjax = new Promise(found => {   // its script may come after the page
+    const look = () => window.MathJax?.startup?.promise ? found(MathJax.startup.promise)
+        : document.querySelector(".math") ? setTimeout(look, 50) : found();
+    look();
+});
+Promise.all([mathjax, ...pictures]).then(() => done({
     formulas: document.querySelectorAll(".math").length,
     set: document.querySelectorAll(".math mjx-container").length,
     wrong: [...document.querySelectorAll("mjx-merror, [data-mml-node=merror]")].map(node => node.textContent),

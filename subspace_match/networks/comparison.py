@@ -614,7 +614,11 @@ def _load(path):
         raise ValueError(f"{path} holds no comparison that this version knows")
     if _checksum(header.get("index", ""), tensors) != header.get("checksum"):
         raise ValueError(f"{path} is damaged: its checksum differs")
-    index = json.loads(header["index"])
+    try: return _restored(json.loads(header["index"]), tensors)
+    except KeyError as error: raise ValueError(f"{path} is damaged: {error} is missing") from error
+
+def _restored(index, tensors):
+    "The comparison from the index and the tensors of a file."
     pairs = [
         _loaded_pair(
             about,

@@ -48,7 +48,7 @@ def _as_dict(networks, loader):
     if not isinstance(loader, (list, tuple)): return loader
     if any(isinstance(one, (DataLoader, Iterator)) for one in loader):
         warnings.warn("loaders of several networks come in a dict {network: loader}; lists go with version 0.3",
-                      DeprecationWarning, stacklevel=6)     # where `compare` was called
+                      DeprecationWarning, stacklevel=7)     # where `compare` was called
         return dict(enumerate(loader))
     arrays = (isinstance(one, list) and all(_is_array(part) and part.ndim > 1 for part in one) for one in loader)
     if len(loader) == len(networks) > 1 and all(arrays):

@@ -154,8 +154,8 @@ def rank(
     """Dimension of the span of one side's activation vectors, or of both together: at most the number of different
     inputs.
 
-    >>> one, three = Geometry.from_vectors(np.ones((2, 9)), np.ones((3, 9))), Geometry.from_vectors(np.eye(3)[:2],
-    np.eye(3)[1:])
+    >>> one = Geometry.from_vectors(np.ones((2, 9)), np.ones((3, 9)))
+    >>> three = Geometry.from_vectors(np.eye(3)[:2], np.eye(3)[1:])
     >>> rank(three), rank(one)
     (3, 1)
     """
