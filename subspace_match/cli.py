@@ -274,7 +274,7 @@ def report(comparison: Comparison, about: dict[str, dict]):
     for name, network in about.items():
         if network.get("validation_accuracy") is not None:
             say(f"{name}: validation accuracy {network['validation_accuracy']:.2%}")
-    frame = comparison.similarity(PAPER_EPS)
+    frame = comparison.similarity(PAPER_EPS, "leave out")
     table = frame.pivot_table(index="layer", columns="eps", values="similarity", sort=False)
     about_layers = frame.groupby("layer", sort=False)
     table = table.join(about_layers[["n_x", "n_y", "d"]].first()).join(about_layers[["dead_x", "dead_y"]].mean())
