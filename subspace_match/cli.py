@@ -133,7 +133,7 @@ def write_results(
     device: str | torch.device = "cpu",
 ):
     "`similarity.csv`, `levels.csv.gz` and `provenance.json`, each written atomically."
-    table = comparison.similarity(sorted({*GRID, *PAPER_EPS}))
+    table = comparison.similarity(sorted({*GRID, *PAPER_EPS}), "leave out")
     write_csv(folder/"similarity.csv", table)
     levels = comparison.neuron_levels().to_csv(index=False, float_format="%.6f", lineterminator="\n")
     # the same levels, the same bytes
