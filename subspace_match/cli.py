@@ -526,7 +526,7 @@ def compare_command(
 # %% ../nbs/networks/28_command_line.ipynb #e1340394
 def _compare(specs, data, out, runs, device, **choices):
     "Compare, report, write, draw; returns failures by name."
-    from subspace_match.networks.training import open_networks
+    from subspace_match.networks.sources import open_networks
     opened, about = open_networks(specs, device)
     check_results(out, data, about, **choices)
     comparison, failures = compare_pairs(opened, about, data, runs/"pairs", device, **choices)

@@ -32,7 +32,8 @@ from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
 from ..networks.models import build_model
 from ..networks.stitching import calibrated
-from ..networks.training import open_networks, snapshots_of
+from ..networks.sources import open_networks
+from ..networks.training import snapshots_of
 
 # %% ../../nbs/experiments/30_experiments.ipynb #190e8ba1
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..networks.data import ImageData, load_data
 from ..networks.layers import neuron_matrix, record
 from ..networks.models import build_model
 from ..networks.stitching import calibrated
-from ..networks.training import open_networks
+from ..networks.sources import open_networks
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #d0c3835a
 class SparseAutoencoder(nn.Module):
