@@ -42,9 +42,9 @@ notebooks-check: $(READY)  ## execute every notebook, and compare what it shows 
 	@echo "== notebooks run, and store what they show =="
 	python tests/check_notebooks.py
 
-pytest: $(READY)  ## the test suite
+pytest: $(READY)  ## the test suite, a process for each core
 	@echo "== tests =="
-	OMP_NUM_THREADS=1 python -m pytest -q -rs tests
+	OMP_NUM_THREADS=1 python -m pytest -q -rs -n logical --maxprocesses 8 --dist loadgroup tests
 
 notebooks: $(READY)  ## execute notebooks again and store their outputs (NOTEBOOKS="nbs/theory/*.ipynb" for some)
 	python tests/check_notebooks.py --store $(NOTEBOOKS)
