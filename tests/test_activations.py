@@ -16,7 +16,7 @@ from subspace_match import Geometry, compare
 from subspace_match.networks import activations, layers
 from subspace_match.networks.activations import joint_grams
 from subspace_match.networks.layers import neuron_matrix, record
-from subspace_match.theory.reference import maximum_match as literal_maximum_match
+from subspace_match.theory.reference import literal_maximum_match
 
 
 def test_streamed_levels_are_those_of_the_literal_algorithm_on_the_activations(images, loader):

@@ -91,7 +91,7 @@ def small(kind, count, most=4):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_maximum_match_is_the_union_of_all_matches(kind):
     for x, y, eps in small(kind, 250):
-        union = reference.as_match(np.bitwise_or.reduce(reference.match_masks(x, y, eps)), len(x), len(y))
+        union = reference.match_of_mask(np.bitwise_or.reduce(reference.match_masks(x, y, eps)), len(x), len(y))
         assert maximum_match(x, y, eps=eps) == union, (x, y, eps)
         assert match_levels(x, y).match(eps) == union, (x, y, eps)
 
@@ -101,7 +101,8 @@ def test_maximum_match_within_a_part(kind):
     for i, (x, y, eps) in enumerate(small(kind, 40)):
         rng = np.random.default_rng(i)
         part = Match(np.flatnonzero(rng.integers(0, 2, len(x))), np.flatnonzero(rng.integers(0, 2, len(y))))
-        assert maximum_match(x, y, eps=eps, within=part) == reference.maximum_match(x, y, eps, part), (x, y, eps, part)
+        expected = reference.literal_maximum_match(x, y, eps, part)
+        assert maximum_match(x, y, eps=eps, within=part) == expected, (x, y, eps, part)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -116,7 +117,7 @@ def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
             found = minimal_match(x, y, eps=eps, v=v)
             assert (found is None and not minimal) or found in minimal, (x, y, eps, v)
             assert v not in one or one[v] in minimal, (x, y, eps, v)
-        simple = reference.simple_matches(x, y, eps)
+        simple = reference.exhaustive_simple_matches(x, y, eps)
         assert simple_matches(x, y, eps) == simple, (x, y, eps)
         assert pair_matches(x, y, eps) == [m for m in simple if len(m.x) == len(m.y) == 1], (x, y, eps)
         assert set(sample_simple_matches(x, y, eps, rounds=2)) <= set(simple), (x, y, eps)
@@ -127,7 +128,7 @@ def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
 def test_exact_arithmetic_agrees(instance, eps):
     "The oracle over the rational numbers, without any tolerance."
     x, y = instance
-    union = reference.as_match(np.bitwise_or.reduce(reference.match_masks(x, y, eps, exact=True)), len(x), len(y))
+    union = reference.match_of_mask(np.bitwise_or.reduce(reference.match_masks(x, y, eps, exact=True)), len(x), len(y))
     assert maximum_match(x, y, eps=float(eps)) == union == match_levels(x, y).match(float(eps))
 
 
@@ -137,7 +138,7 @@ def test_exact_matches_of_independent_neurons(instance):
     "Theorem 8: one minimum match for each neuron."
     x, y = instance
     minimum = minimal_matches(x, y, eps=0.0)
-    assert set(minimum.values()) == set(reference.simple_matches(x, y, 0)) == set(simple_matches(x, y, 0.0))
+    assert set(minimum.values()) == set(reference.exhaustive_simple_matches(x, y, 0)) == set(simple_matches(x, y, 0.0))
 
 
 # Medium instances, against the literal algorithms
@@ -165,7 +166,7 @@ def test_maximum_match_is_algorithm_1(kind, seed):
     x, y = kind(seed, n=30, d=80)
     levels = match_levels(x, y)
     for eps in np.linspace(0.02, 0.97, 12):
-        literal = reference.maximum_match(x, y, eps)
+        literal = reference.literal_maximum_match(x, y, eps)
         assert maximum_match(x, y, eps=eps) == levels.match(eps) == literal
         assert levels.similarity(eps) == literal.similarity
 
@@ -176,11 +177,12 @@ def test_minimal_matches_are_minimal(kind, seed):
     "By Definition 9 itself: a match with `v` in it, and without any other neuron `v` goes too."
     (x, y), eps = kind(seed), 0.45
     found = minimal_matches(x, y, eps=eps, seed=seed)
-    assert set(found) == set(reference.maximum_match(x, y, eps).neurons())
+    assert set(found) == set(reference.literal_maximum_match(x, y, eps).neurons())
     for v, match in list(found.items())[::3] + [(v, minimal_match(x, y, eps=eps, v=v, seed=1))
                                                 for v in list(found)[::5]]:
         assert v in match and is_match(x, y, match, eps)
-        assert all(v not in reference.maximum_match(x, y, eps, match - as_single(u)) for u in match.neurons() if u != v)
+        smaller = [reference.literal_maximum_match(x, y, eps, match - as_single(u)) for u in match.neurons() if u != v]
+        assert all(v not in m for m in smaller)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -195,7 +197,7 @@ def test_minimal_matches_are_those_of_algorithm_2(seed):
     eps = float(np.quantile(np.concatenate([levels.x, levels.y]), 0.75)) + 1e-3
     found = minimal_matches(x, y, eps=eps, seed=seed)
     assert len(found) > 20 and len(set(found.values())) > 1
-    for v in list(found)[::6]: assert found[v] == reference.minimal_match(x, y, eps, v, seed=seed)
+    for v in list(found)[::6]: assert found[v] == reference.literal_minimal_match(x, y, eps, v, seed=seed)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -210,7 +212,7 @@ def test_what_float32_rounds_off_is_no_direction(seed):
     assert np.allclose(match_levels(x[order], y).x, levels.x[order], atol=1e-6)
     for eps in np.quantile(exact.x, [0.1, 0.5, 0.9]) + 1e-3:
         found = maximum_match(x, y, eps)
-        assert found == reference.maximum_match(x, y, eps) and is_match(x, y, found, eps)
+        assert found == reference.literal_maximum_match(x, y, eps) and is_match(x, y, found, eps)
 
 
 # Instances that the paper builds

@@ -83,3 +83,28 @@ def test_names_of_the_old_module_experiments():
         assert experiments.read_table is experiments.pieces.read_table
     with pytest.raises(AttributeError): experiments.nothing
     assert set(MOVED) == set(FLOORS) - {"cli"}
+
+
+def defined(path: Path) -> set[str]:
+    "The public functions, classes and constants that a module defines."
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.add(node.name)
+        if isinstance(node, ast.Assign): found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_a_name_means_one_thing():
+    "No public name of theory or algorithms, and none of the package, is defined in a second module."
+    modules = {path: defined(path) for path in PACKAGE.rglob("*.py") if path.name not in ("_modidx.py", "__init__.py")}
+    guarded = set(subspace_match.__all__).union(*(names for path, names in modules.items()
+                                                  if path.parent.name in ("theory", "algorithms")))
+    twice = {name for name in guarded if sum(name in names for names in modules.values()) > 1}
+    assert "literal_maximum_match" in guarded and not twice
+
+
+def test_old_names_of_the_literal_algorithms_warn():
+    from subspace_match.theory import reference
+    with pytest.warns(DeprecationWarning, match="now literal_maximum_match"):
+        assert reference.maximum_match is reference.literal_maximum_match
+    with pytest.raises(AttributeError): reference.no_such_name

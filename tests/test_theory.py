@@ -59,7 +59,7 @@ def test_relative_distance_ignores_scale(xy, exponent_x, exponent_y):
 def test_tolerance_and_exact_arithmetic_agree_with_definition_1(xy, eps):
     x, y = xy
     exact = reference.all_matches(x, y, eps, exact=True)
-    candidates = (reference.as_match(k, len(x), len(y)) for k in range(1 << len(x) + len(y)))
+    candidates = (reference.match_of_mask(k, len(x), len(y)) for k in range(1 << len(x) + len(y)))
     assert set(exact) == set(reference.all_matches(x, y, eps)) == {m for m in candidates if is_match(x, y, m, eps)}
 
 
@@ -73,7 +73,7 @@ def test_matches_are_closed_under_union(xy, eps):
 @few
 @given(instances(), eps_values)
 def test_every_match_is_a_union_of_simple_ones(xy, eps):
-    simple = reference.simple_matches(*xy, eps, exact=True)
+    simple = reference.exhaustive_simple_matches(*xy, eps, exact=True)
     for m in reference.all_matches(*xy, eps, exact=True):
         assert union(s for s in simple if s <= m) == m
         assert (m in simple) == (bool(m) and union(s for s in simple if s < m) != m)
@@ -89,7 +89,7 @@ def test_simple_matches_are_the_minimal_ones(xy, eps):
         by_definition = {m for m in with_v if not any(k < m for k in with_v)}
         assert set(reference.exhaustive_minimal_matches(*xy, eps, v, exact=True)) == by_definition
         minimal |= by_definition
-    assert minimal == set(reference.simple_matches(*xy, eps, exact=True))
+    assert minimal == set(reference.exhaustive_simple_matches(*xy, eps, exact=True))
 
 
 @few
@@ -97,8 +97,8 @@ def test_simple_matches_are_the_minimal_ones(xy, eps):
 def test_independent_exact_matches_are_closed_under_intersection(xy):
     masks = reference.match_masks(*xy, 0, exact=True)
     assert np.isin(masks[:, None] & masks, masks).all()
-    simple = reference.simple_matches(*xy, 0, exact=True)
-    assert len(simple) <= len(reference.maximum_match(*xy, 0))
+    simple = reference.exhaustive_simple_matches(*xy, 0, exact=True)
+    assert len(simple) <= len(reference.literal_maximum_match(*xy, 0))
     assert all(len(m.x) == len(m.y) for m in simple)
 
 
@@ -107,9 +107,9 @@ def test_independent_exact_matches_are_closed_under_intersection(xy):
 def test_algorithm_1_finds_the_maximum_match(xy, eps, part):
     x, y = xy
     matches = reference.all_matches(x, y, eps, exact=True)
-    assert reference.maximum_match(x, y, eps) == matches[-1] == union(matches)
-    within = reference.as_match(part, len(x), len(y))
-    assert reference.maximum_match(x, y, eps, within=within) == union(m for m in matches if m <= within)
+    assert reference.literal_maximum_match(x, y, eps) == matches[-1] == union(matches)
+    within = reference.match_of_mask(part, len(x), len(y))
+    assert reference.literal_maximum_match(x, y, eps, within=within) == union(m for m in matches if m <= within)
 
 
 @few
@@ -117,7 +117,7 @@ def test_algorithm_1_finds_the_maximum_match(xy, eps, part):
 def test_algorithm_2_finds_a_minimal_match(xyv, eps, seed):
     x, y, v = xyv
     expected = reference.exhaustive_minimal_matches(x, y, eps, v, exact=True)
-    found = reference.minimal_match(x, y, eps, v, seed=seed)
+    found = reference.literal_minimal_match(x, y, eps, v, seed=seed)
     assert found in expected if expected else found is None
 
 
@@ -127,7 +127,7 @@ def test_algorithm_3_finds_all_minimal_matches(xyv, eps):
     x, y, v = xyv
     expected = reference.exhaustive_minimal_matches(x, y, eps, v, exact=True)
     assume(len(expected) <= 3)
-    found = reference.all_minimal_matches(x, y, eps, v)
+    found = reference.literal_all_minimal_matches(x, y, eps, v)
     assert set(found) == set(expected) and len(found) == len(expected)
 
 
@@ -152,7 +152,7 @@ def test_lemma_17_with_other_random_numbers(n, a, b):
 @given(st.sampled_from([(2, 1), (2, 2), (4, 1), (4, 2), (4, 3), (4, 4)]), st.floats(0.001, 0.97))
 def test_lemma_18_for_every_eps(size, eps):
     n, m = size
-    simple = reference.simple_matches(*counterexamples.orthogonal_instance(n, m, eps), eps)
+    simple = reference.exhaustive_simple_matches(*counterexamples.orthogonal_instance(n, m, eps), eps)
     assert len(simple) == math.comb(n, m) and all(np.array_equal(s.x, s.y) and len(s.x) == m for s in simple)
 
 

@@ -104,7 +104,7 @@ def _on(device, x, y):
 def time_one_eps(x, y, eps, repeats, literal=True):
     "Rows for the maximum match at one ε."
     works = {("ours", device): (lambda a=_on(device, x, y): maximum_match(*a, eps=eps), 1) for device in devices()}
-    if literal: works["literal", "cpu"] = lambda: reference.maximum_match(x, y, eps), 1
+    if literal: works["literal", "cpu"] = lambda: reference.literal_maximum_match(x, y, eps), 1
     return paired(works, repeats, work="one eps", n=len(x), d=x.shape[1], eps=eps)
 
 # %% ../../nbs/algorithms/15_speed.ipynb #7b68feae
@@ -113,7 +113,8 @@ def time_all_eps(x, y, points, repeats):
     grid = (np.arange(50) + 0.5) / 50
     some = grid[:: 50 // points] if points else []
     works = {("ours", device): (lambda a=_on(device, x, y): match_levels(*a), 1) for device in devices()}
-    if points: works["literal", "cpu"] = lambda: [reference.maximum_match(x, y, eps) for eps in some], len(some) / 50
+    sweep = lambda: [reference.literal_maximum_match(x, y, eps) for eps in some]
+    if points: works["literal", "cpu"] = sweep, len(some) / 50
     return paired(works, repeats, work="all eps", n=len(x), d=x.shape[1], eps=None)
 
 # %% ../../nbs/algorithms/15_speed.ipynb #7a09e6ee
@@ -130,7 +131,7 @@ def time_minimal(x, y, eps, trials, repeats):
     v = max(found, key=lambda v: len(found[v]))
     others = [u for u in found[v].neurons() if u != v][:trials]
     part = len(others) / max(1, len(found[v]) - 1)
-    literal = lambda: [reference.maximum_match(x, y, eps, found[v] - as_single(u)) for u in others]
+    literal = lambda: [reference.literal_maximum_match(x, y, eps, found[v] - as_single(u)) for u in others]
     took = paired({("literal", "cpu"): (literal, part)}, repeats, work="minimal, one neuron", n=len(x), d=x.shape[1],
                   eps=eps)
     for row in took: row["in_match"] = len(found[v])
