@@ -410,6 +410,14 @@ class Comparison(_LayerPairs):
         if self._is_grid: return figures.plot_layer_grid(self.area(), title=title)
         return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title)
 
+    def report(self, path: str | Path, **options) -> Path:
+        """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.
+
+        Returns its path. Options and errors: see `report.write_report`.
+        """
+        from subspace_match.networks.report import write_report
+        return write_report(self, path, **options)
+
     def save(self, path: str | Path, grams: bool = True):
         """Write one safetensors file at `path`, atomically; the same content gives the same bytes.
 

@@ -7,6 +7,7 @@ __all__ = ['WEIGHTS', 'STORED', 'KINDS', 'WRAPPED', 'PREFIXES', 'IMAGES', 'IMAGE
            'open_networks', 'Inputs', 'validation_inputs', 'open_inputs']
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00002
+import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -158,9 +159,8 @@ def _stored(path):
     except (OSError, ValueError) as error: raise ValueError(f"{path} cannot be read ({error})") from error
     if path.suffix == ".npy": layers = {"activations": layers[path.stem]}     # so that two files have one layer
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    sums = "".join(map(file_checksum, files))
-    return layers, {"name": path.stem, "architecture": "stored activations",
-                    "weights_checksum": sums if len(files) == 1 else tensor_checksum(torch.tensor(bytearray(sums, "ascii")))}
+    checksum = hashlib.sha256("".join(map(file_checksum, files)).encode()).hexdigest()
+    return layers, {"name": path.stem, "architecture": "stored activations", "weights_checksum": checksum}
 
 def _are_activations(path):
     "Whether a file holds arrays of two axes or more, all of the same number of inputs."
