@@ -59,7 +59,7 @@ def _subject(areas):
     d = f"{samples[0]:,}" if len(samples) == 1 else f"{samples.min():,} to {samples.max():,}"
     inputs = areas.get("inputs", pd.Series(dtype=float)).dropna().unique()
     on = f"{inputs[0]:,.0f} inputs ({d} samples)" if len(inputs) == 1 else f"{d} samples"
-    means = f"; values are means over {pairs} pairs" if pairs > 1 else ""
+    means = f"; values, and the ends of intervals, are means over {pairs} pairs" if pairs > 1 else ""
     return (f"{_listed(networks)} were compared in {layers} layer{'s' if layers > 1 else ''}, on {on}{means}. "
             "The area of a layer is 1 where every neuron of each network is a linear combination of matched neurons "
             "of the other, and falls by the share that is missing, averaged over neurons.")
@@ -476,7 +476,7 @@ def write_report(
         searched = [key for key in comparison.layer_pairs if key[1:] == first and matches_eps is not None]
         matches = {key: found_matches(comparison, *key, matches_eps) for key in searched}
     about = {"settings": comparison.settings, **(origin or {}), **provenance()}
-    name = title or " and ".join(comparison.networks[:4]) + (" and others" if len(comparison.networks) > 4 else "")
+    name = title or _listed(comparison.networks, 4)
     content = page_content(areas, comparison.similarity(eps, comparison._reading(None)), neurons, name, about, matches,
                            pictures)
     return _write(path, page(content, areas))
@@ -512,7 +512,7 @@ def report_results(
     if (results/"area.csv").exists(): areas = pd.read_csv(results/"area.csv", keep_default_na=True)
     else: areas = _areas(similarity, levels)
     networks = [network["name"] for network in facts.get("networks", ())]
-    title = f"{', '.join(networks[:4])}{' and others' if len(networks) > 4 else ''} on {facts['data']['title']}"
+    title = f"{_listed(networks, 4)} on {facts['data']['title']}"
     content = page_content(areas.assign(note=areas.get("note", "").fillna("") if "note" in areas else ""),
                            similarity[near], levels, title, facts, pictures=_sheets(results))
     return _write(path or results/"report.html", page(content, areas))
