@@ -183,7 +183,8 @@ def dynamics(
     device: str | torch.device = "cpu",
     calibrate: bool = False,         # give the batch norms of untrained networks the statistics of training images
 ) -> dict[str, str]:
-    """Similarity between checkpoints for every layer and ε in `DYNAMICS_EPS`, a piece for each pair (Figure 4).
+    """Similarity between checkpoints for every layer and ε in `DYNAMICS_EPS`, and the area of living neurons, a piece
+    for each pair (Figure 4).
 
     Returns failures by name.
     """
@@ -202,10 +203,12 @@ def dynamics(
     for name in needed if calibrate else ():
         if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
     everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
-                         lazy=True)
+                         lazy=True, folds=0, chance=False)
     def rows(pair, kind):
-        return everything.only(*pair).similarity(DYNAMICS_EPS,
-                                                 dead="include").drop(columns=ONLY_WITH_FOLDS).assign(**kind), {}
+        both = everything.only(*pair)
+        rows = both.similarity(DYNAMICS_EPS, dead="include").drop(columns=ONLY_WITH_FOLDS)
+        areas = both.area(dead="leave out").set_index("layer").area
+        return rows.assign(area=rows.layer.map(areas), **kind), {}
     pieces = {" | ".join(pair): partial(rows, pair, kind) for pair, kind in missing.items()}
     return complete(result, pieces, device)
 

@@ -74,7 +74,7 @@ SPOILT: dict[str, tuple[Callable, tuple[float, ...]]] = {   # test -> how, and t
     "label noise": (random_labels, (0.0, 0.5, 1.0)), "shortcut": (shortcut, (0.0, 0.5, 1.0)),
     "augmentation": (noisy, (0.0, 0.1, 0.3))}
 SIZES = {   # how many standard networks, and of each group; images and epochs to train each kind; validation images
-    "small": dict(standard=7, group=3, training=[10_000, 6], of_groups=[2_000, 4], measured=2_000, width=0.125),
+    "small": dict(standard=10, group=5, training=[50_000, 8], of_groups=[10_000, 8], measured=4_000, width=0.125),
     "tiny": dict(standard=3, group=2, training=[600, 2], of_groups=[300, 2], measured=300, width=0.0625),
 }
 

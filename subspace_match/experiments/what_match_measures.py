@@ -25,7 +25,9 @@ from ..networks.data import ImageData, load_data, validation_loader
 from ..networks.files import atomic_path, provenance, read_json, write_json
 from ..algorithms.geometry import Geometry
 from ..algorithms.maximum import match_levels
+from .pieces import CALIBRATION_IMAGES, mixed_loader
 from ..networks.measures import OF_BLOCKS, centred_blocks
+from ..networks.stitching import calibrated
 from ..networks.training import fast_recipe, load_network, train
 
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #37336a9e
@@ -68,18 +70,20 @@ def shuffled(network: nn.Module) -> nn.Module:
     return network
 
 def pairs_of(
-    trained: int,         # how many networks; network k and untrained network k share a seed
+    n: int,               # how many networks; trained, untrained and calibrated network k share a seed
 ) -> list[tuple[str, int, int]]:
-    "(kind, i, j): pairs in the list [trained…, untrained…, trained 1 on shuffled images]."
-    k = range(trained)
-    return ([("trained", i, j) for i, j in itertools.combinations(k, 2)]
-            + [("untrained", trained + i, trained + j) for i, j in itertools.combinations(k, 2)]
-            + [("before and after training", i, trained + i) for i in k] + [("images shuffled", 0, 2*trained)])
+    "(kind, i, j): pairs in the list [trained…, untrained…, untrained and calibrated…, trained 1 on shuffled images]."
+    both, k = list(itertools.combinations(range(n), 2)), range(n)
+    pairs = {"trained": both, "untrained": [(n + i, n + j) for i, j in both],
+             "untrained, calibrated": [(2*n + i, 2*n + j) for i, j in both],
+             "before and after training": [(i, n + i) for i in k],
+             "before (calibrated) and after training": [(i, 2*n + i) for i in k], "images shuffled": [(0, 3*n)]}
+    return [(kind, i, j) for kind, members in pairs.items() for i, j in members]
 
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #654f63e0
 def every_pair(
     trained: list[nn.Module],
-    untrained: list[nn.Module],
+    untrained: list[nn.Module],   # the same before their first step, as they are; then calibrated ones
     loader,
     layers="relu",
 ) -> dict[str, pd.DataFrame]:
@@ -243,7 +247,7 @@ def partner_levels(trained: list[nn.Module], loader) -> pd.DataFrame:
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #5ea16aa3
 STUDY_LAYERS = ("stage2.conv1.relu", "fc1.relu")   # near the input and near the output: for tables of vectors
 
-def tables_of(trained, untrained, loader) -> dict:
+def tables_of(trained: list, untrained: list, loader) -> dict:
     "What computes each group of tables."
     vectors = lambda layer: layer_vectors(trained[:2], loader, layer)
     by_layer = lambda compute: pd.concat([compute(*vectors(layer)).assign(layer=layer) for layer in STUDY_LAYERS])
@@ -272,6 +276,7 @@ def study(
         raise ValueError(f"{out} holds another study; choose another folder or delete it")
     if not about.exists(): write_json(about, identity | provenance())
     untrained = [load_network(run, epoch=0)[0] for run in runs]
+    untrained += [calibrated(network, mixed_loader(data, "train", CALIBRATION_IMAGES)) for network in untrained]
     for names, compute in tables_of([network for network, _ in loaded], untrained, loader).items():
         if all((out/f"{name}.csv").exists() for name in names.split()): continue
         for name, table in compute().items():

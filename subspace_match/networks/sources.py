@@ -66,7 +66,8 @@ def _run(spec, device):
     about = {key: info[key]
              for key in ("architecture", "width", "seed", "epochs", "recipe", "data", "weights_checksum")}
     name = f"seed {info['seed']}" + (f" epoch {int(epoch)}" if epoch else "")
-    if not epoch: about["validation_accuracy"] = info["validation_accuracy"]
+    accuracies = {str(row["epoch"]): row["validation_accuracy"] for row in info["history"]}
+    about["validation_accuracy"] = accuracies.get(str(int(epoch))) if epoch else info["validation_accuracy"]
     return network, {"name": name, "epoch": int(epoch) if epoch else None, **about}
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00006
