@@ -4,10 +4,12 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+import shapes
 import torch
 from hypothesis import settings
 from torch.utils.data import DataLoader, TensorDataset
 
+shapes.install()
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")

@@ -10,6 +10,7 @@ __all__ = ['MOST_VECTORS', 'difference_instance', 'sum_instance', 'lifted_instan
 # %% ../../nbs/theory/03_counterexamples.ipynb #9fcad39f
 import math
 from itertools import combinations
+from typing import Annotated
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from .reference import squared_residuals
 # %% ../../nbs/theory/03_counterexamples.ipynb #93234341
 def difference_instance(
     t: float = 1.0,  # second coordinate of the second y
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "2 2"], Annotated[np.ndarray, "2 2"]]:
     """x (2, 2), y (2, 2) whose only non-empty matches, for small ε, are the first pair and everything (Appendix C).
 
     >>> x, y = difference_instance()
@@ -32,7 +33,7 @@ def difference_instance(
 # %% ../../nbs/theory/03_counterexamples.ipynb #326838fe
 def sum_instance(
     n: int = 2,  # dimension
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "n n"], Annotated[np.ndarray, "n+1 n"]]:
     """x (n, n) the unit vectors, y (n + 1, n) the unit vectors and their sum (Appendix C, where n = 2).
 
     >>> sum_instance()[1].tolist()
@@ -43,7 +44,7 @@ def sum_instance(
 # %% ../../nbs/theory/03_counterexamples.ipynb #1c60a32c
 def lifted_instance(
     t: float = 0.25,  # the lift, in (0, 0.75)
-) -> tuple[np.ndarray, np.ndarray, float]:
+) -> tuple[Annotated[np.ndarray, "2 3"], Annotated[np.ndarray, "3 3"], float]:
     """x (2, 3), y (3, 3), eps: a simple match that no x finds (Proposition 3.5).
 
     >>> lifted_instance(0.5)[1:]
@@ -63,7 +64,7 @@ def _check_few(name, n):
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #108f3078
 def independence_angle(
-    z: np.ndarray,  # (n, d)
+    z: Annotated[np.ndarray, "n d"],
 ) -> float:
     """The largest θ in [0, π/2] for which `z` is θ-strongly linearly independent (Definition 3.6); 0 for none.
 
@@ -84,8 +85,8 @@ def independence_angle(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #19c66f3e
 def stability_limit(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float,  # in [0, 1)
 ) -> float:
     """The λ* such that the instance is (ε, λ)-stable exactly for λ < λ* (Definition 3.7); infinite for ε = 0.
@@ -116,8 +117,8 @@ def stability_needed(
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #09f0551d
 def satisfies_theorem_14(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float,  # in [0, 1)
 ) -> bool:
     """Are both sides θ-strongly independent, for some θ > 0, and the instance (ε, 2 / sin θ + 1)-stable?
@@ -136,7 +137,7 @@ def blocks_instance(
     n: int = 4,  # neurons on each side
     d: int = 12,  # dimension
     noise: float = 1e-3,  # relative size of what does not match
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "n d"], Annotated[np.ndarray, "n d"]]:
     """x (n, d) and y (n, d): y mixes random disjoint groups of near-orthogonal x orthogonally, and adds noise.
 
     >>> [z.shape for z in blocks_instance(0)]
@@ -156,7 +157,7 @@ def hyperplane_instance(
     a: int = 2,  # free coordinates of a neuron
     b: int = 3,  # coordinates that a simple match fills, b > a >= 2, n >= b
     seed: int = 0,  # for numpy.random.default_rng
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "supports d"], Annotated[np.ndarray, "supports d"]]:
     """x, y (C(n, a), n + C(b, a) - b), integer coordinates, with at least C(n, b) simple exact matches (Lemma 17).
 
     Raises ValueError unless 2 <= a < b <= n.
@@ -188,7 +189,7 @@ def hyperplane_matches(
 # %% ../../nbs/theory/03_counterexamples.ipynb #2c4d5d66
 def skew_hadamard(
     n: int,  # a power of two
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "n n"]:
     """H (n, n) of ±1 with H Hᵀ = n I, unit diagonal and H + Hᵀ = 2 I. Raises ValueError when n is no power of two.
 
     >>> skew_hadamard(2).tolist()
@@ -204,7 +205,7 @@ def orthogonal_instance(
     n: int,  # neurons on each side, a power of two
     m: int,  # size of the simple matches on each side, 1 <= m <= n
     eps: float = 0.5,  # in (0, 1)
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "n 2*n"], Annotated[np.ndarray, "n 2*n"]]:
     """x, y (n, 2n), each orthogonal, whose matches at `eps` are (S, S) with |S| >= m and the empty one (Lemma 18).
 
     Raises ValueError when n is no power of two, m not in 1..n, or eps not in (0, 1).

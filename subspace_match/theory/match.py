@@ -7,13 +7,14 @@ __all__ = ['TOLERANCE', 'COARSE_TOLERANCE', 'running_example', 'unit_rows', 'tol
            'Match', 'is_match']
 
 # %% ../../nbs/theory/01_matches.ipynb #bce0ec3c
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from .inputs import Array, check_activations, check_eps, namespace
+from .inputs import Array, SameArray, check_activations, check_eps, namespace
 
 # %% ../../nbs/theory/01_matches.ipynb #c0ffee01
 def running_example() -> tuple[np.ndarray, np.ndarray, float]:
@@ -31,8 +32,8 @@ def running_example() -> tuple[np.ndarray, np.ndarray, float]:
 
 # %% ../../nbs/theory/01_matches.ipynb #7c1c337e
 def unit_rows(
-    z: Array,  # (n, d)
-) -> Array:
+    z: Annotated[SameArray, "n d"],
+) -> Annotated[SameArray, "n d"]:
     """Every row of `z` scaled to length one; zero rows stay zero. No overflow or underflow on the way.
 
     >>> unit_rows(np.array([[3e300, 4e300], [0, 0]])).round(6).tolist()
@@ -50,7 +51,7 @@ COARSE_TOLERANCE = 2.0**-20  # of what was rounded to float32, or is known by a 
 
 
 def tolerance_of(
-    *activations: Array,  # NumPy or torch
+    *activations: Annotated[Array, "..."],  # NumPy or torch
 ) -> float:
     """`COARSE_TOLERANCE` where one of these is float32, else `TOLERANCE`.
 
@@ -61,15 +62,16 @@ def tolerance_of(
 
 # %% ../../nbs/theory/01_matches.ipynb #f51173da
 def span_basis(
-    vectors: Array,  # (m, d)
+    vectors: Annotated[SameArray, "m d"],
     tolerance: float = TOLERANCE,  # below it a singular value of the unit vectors is rounding noise
-) -> Array:
+) -> Annotated[SameArray, "rank d"]:
     """Orthonormal rows (rank, d) that span the rows of `vectors`.
 
     >>> span_basis(np.array([[1.0, 0, 0], [2, 0, 0], [1, 1, 0]])).shape
     (2, 3)
     """
-    linalg, v = namespace(vectors).linalg, unit_rows(vectors)
+    linalg = namespace(vectors).linalg
+    v: Any = unit_rows(vectors)
     v = v[(v != 0).any(1)]
     if len(v) == 0: return v
     q, r = linalg.qr(v.T)
@@ -78,9 +80,9 @@ def span_basis(
 
 # %% ../../nbs/theory/01_matches.ipynb #90a0d1e9
 def relative_distance(
-    z: Array,  # (d,) or (k, d): one vector or several, NumPy or torch
-    vectors: Array,  # (m, d): the vectors that span the subspace; m may be 0
-) -> Array:
+    z: Annotated[Array, "*k d"],  # one vector or several, NumPy or torch
+    vectors: Annotated[Array, "m d"],  # the vectors that span the subspace; m may be 0
+) -> Annotated[Array, "*k"]:
     """dist(z, span(vectors)) / ‖z‖ in [0, 1], one number for each row of `z`; 0 for the zero vector (Definition 1.2).
 
     z: (d,) or (k, d), vectors: (m, d), m may be 0; float32 or float64, both NumPy or both torch.
@@ -116,6 +118,7 @@ def _index_set(name, indices, n):
 # %% ../../nbs/theory/01_matches.ipynb #9a9c4924
 class _SetAlgebra:
     "Pairs of index sets `x`, `y` as one set: union, intersection, differences."
+    x: np.ndarray; y: np.ndarray; n_x: int | None; n_y: int | None
 
     def _combine(self, other: "Match", operation: Callable) -> "Match":
         if not isinstance(other, Match): return NotImplemented
@@ -164,14 +167,15 @@ class Match(_SetAlgebra, _SetComparison):
     >>> a - b, b < a, ("y", 1) in a, a.similarity
     (Match([2], [1], n_x=3, n_y=2), True, True, 0.6)
     """
-    x: np.ndarray = ()  # indices into the first network's neurons, counted from 0
-    y: np.ndarray = ()  # indices into the second's
-    n_x: int | None = None  # neurons in the first network, where known; not part of equality
-    n_y: int | None = None  # neurons in the second
+    x: np.ndarray  # indices into the first network's neurons, counted from 0
+    y: np.ndarray  # indices into the second's
+    n_x: int | None  # neurons in the first network, where known; not part of equality
+    n_y: int | None  # neurons in the second
 
-    def __post_init__(self):
-        for side in ("x", "y"):
-            object.__setattr__(self, side, _index_set(side, getattr(self, side), getattr(self, f"n_{side}")))
+    def __init__(self, x: Iterable[int] = (), y: Iterable[int] = (), n_x: int | None = None, n_y: int | None = None):
+        for side, indices, n in (("x", x, n_x), ("y", y, n_y)):
+            object.__setattr__(self, side, _index_set(side, indices, n))
+            object.__setattr__(self, f"n_{side}", n)
 
     def neurons(self) -> Iterator[tuple[str, int]]:
         "Iterate over the neurons as `(\"x\", i)` and `(\"y\", j)`."
@@ -207,8 +211,8 @@ def _listed(indices, most=20):
 
 # %% ../../nbs/theory/01_matches.ipynb #4051fd87
 def is_match(
-    x: Array,  # (n_x, d)
-    y: Array,  # (n_y, d)
+    x: Annotated[Array, "n_x d"],
+    y: Annotated[Array, "n_y d"],
     match: Match,  # the pair of index sets in question
     eps: float,  # in [0, 1)
 ) -> bool:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 
@@ -32,8 +33,8 @@ def union(matches: Iterable[Match]) -> Match:
 
 # %% ../../nbs/theory/02_structure.ipynb #288da1af
 def as_fractions(
-    z: np.ndarray,  # (n, d) floats
-) -> np.ndarray:
+    z: Annotated[np.ndarray, "n d"],  # floats
+) -> Annotated[np.ndarray, "n d"]:
     """The same numbers as an object array of `Fraction`: every float is a rational number, so nothing is rounded.
 
     >>> as_fractions(np.array([[0.5, 2.0]])).tolist()
@@ -43,10 +44,10 @@ def as_fractions(
 
 # %% ../../nbs/theory/02_structure.ipynb #c2bf3e9b
 def squared_residuals(
-    z: np.ndarray,  # (k, d) floats or fractions
-    vectors: np.ndarray,  # (m, d)
+    z: Annotated[np.ndarray, "k d"],  # floats or fractions
+    vectors: Annotated[np.ndarray, "m d"],
     tiny: float,  # squared remainders up to this count as zero
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "2**m k"]:
     """Squared distances (2^m, k) of the rows `z` from the spans of all subsets of the rows `vectors`; bit j is row j.
 
     >>> squared_residuals(np.array([[3.0, 4.0]]), np.eye(2), 0)[:, 0].tolist()
@@ -63,11 +64,11 @@ def squared_residuals(
 
 # %% ../../nbs/theory/02_structure.ipynb #5b2d099d
 def passing_masks(
-    z: np.ndarray,  # (k, d)
-    vectors: np.ndarray,  # (m, d)
+    z: Annotated[np.ndarray, "k d"],
+    vectors: Annotated[np.ndarray, "m d"],
     eps: float | Fraction,  # in [0, 1)
     exact: bool,  # decide over the rational numbers?
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "2**m"]:
     """For every subset of `vectors`, as a bit mask, the mask of the rows of `z` within `eps` of its span: (2^m,) int64.
 
     >>> passing_masks(np.array([[3.0, 4.0], [0, 1]]), np.eye(2), 0.7, True).tolist()
@@ -77,7 +78,7 @@ def passing_masks(
         z, vectors = as_fractions(z), as_fractions(vectors)
         passing = squared_residuals(z, vectors, 0) <= Fraction(eps) ** 2 * (z * z).sum(1)
     else:
-        r = np.linalg.qr(unit_rows(np.concatenate([z, vectors])).T, mode="r").T
+        r = np.linalg.qr(unit_rows(np.concatenate([z, vectors])).T).R.T
         passing = squared_residuals(r[: len(z)], r[len(z) :], TOLERANCE**2) <= (eps + TOLERANCE) ** 2
     return passing.astype(np.int64) @ (1 << np.arange(len(z)))
 
@@ -86,11 +87,11 @@ MOST_NEURONS = 20  # exhaustive search looks at 2^N pairs; at this size about a 
 
 # %% ../../nbs/theory/02_structure.ipynb #84f8204a
 def match_masks(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float | Fraction,  # in [0, 1)
     exact: bool = False,  # decide over the rational numbers instead of with a tolerance?
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "matches"]:
     """Every match as one integer: bit i is `("x", i)`, bit n_x + j is `("y", j)`. Ascending int64 array.
 
     Raises ValueError above `MOST_NEURONS` neurons, and all that `check_activations` and `check_eps` raise.
@@ -129,8 +130,8 @@ def _as_matches(masks, x, y):
 
 # %% ../../nbs/theory/02_structure.ipynb #7664aa50
 def all_matches(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float | Fraction,  # in [0, 1); a Fraction is kept exact
     exact: bool = False,  # decide over the rational numbers instead of with a tolerance?
 ) -> list[Match]:
@@ -148,7 +149,7 @@ def random_instance(
     rng: np.random.Generator,
     max_n: int = 4,  # most neurons on each side
     max_d: int = 4,  # most dimensions
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Annotated[np.ndarray, "n_x d"], Annotated[np.ndarray, "n_y d"]]:
     """x (n_x, d), y (n_y, d) of small integers, full of matches: copies, multiples, mixtures, zeros and fresh vectors.
 
     >>> x, y = random_instance(np.random.default_rng(0))
@@ -165,9 +166,9 @@ def random_instance(
 
 # %% ../../nbs/theory/02_structure.ipynb #08b81f40
 def unions_inside(
-    masks: np.ndarray,  # of `match_masks`
+    masks: Annotated[np.ndarray, "matches"],  # of `match_masks`
     n: int,  # neurons in all
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "sets"]:
     """For each of the 2^n sets of neurons the union of all the matches inside it: (2^n,) int64.
 
     >>> unions_inside(np.array([0b00, 0b11]), 2).tolist()
@@ -182,8 +183,8 @@ def unions_inside(
 
 # %% ../../nbs/theory/02_structure.ipynb #1ec119de
 def exhaustive_simple_matches(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float | Fraction,  # in [0, 1)
     exact: bool = False,  # decide over the rational numbers?
 ) -> list[Match]:
@@ -201,8 +202,8 @@ def exhaustive_simple_matches(
 
 # %% ../../nbs/theory/02_structure.ipynb #e7e60dc2
 def exhaustive_minimal_matches(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float | Fraction,  # in [0, 1)
     v: tuple[str, int],  # ("x", i) or ("y", j)
     exact: bool = False,  # decide over the rational numbers?
@@ -224,8 +225,8 @@ def exhaustive_minimal_matches(
 
 # %% ../../nbs/theory/02_structure.ipynb #c086194f
 def literal_maximum_match(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float,  # in [0, 1)
     within: Match | None = None,  # look only inside it
 ) -> Match:
@@ -249,8 +250,8 @@ def literal_maximum_match(
 
 # %% ../../nbs/theory/02_structure.ipynb #ea488be3
 def literal_minimal_match(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float,  # in [0, 1)
     v: tuple[str, int],  # ("x", i) or ("y", j)
     within: Match | None = None,  # look only inside it
@@ -287,8 +288,8 @@ def as_single(
 
 # %% ../../nbs/theory/02_structure.ipynb #541a9740
 def literal_all_minimal_matches(
-    x: np.ndarray,  # (n_x, d)
-    y: np.ndarray,  # (n_y, d)
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
     eps: float,  # in [0, 1)
     v: tuple[str, int],  # ("x", i) or ("y", j)
 ) -> list[Match]:
