@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 
 import numpy as np
+from beartype import BeartypeConf
 from beartype.door import is_bearable
 from jaxtyping import Shaped, jaxtyped
 
@@ -34,6 +35,7 @@ def for_jaxtyping(hint):
 
 
 UNIONS = {typing.Union, type(int | str)}
+NUMBERS = BeartypeConf(is_pep484_tower=True)   # an int is a float, as for type checkers
 
 
 def description(value):
@@ -61,7 +63,8 @@ def checked(function):
             for name, hint in known.items():
                 variadic = name != "return" and signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
                 for value in values[name] if variadic else [values[name]]:
-                    if not is_bearable(np.asarray(value) if isinstance(value, np.generic) else value, hint):
+                    if isinstance(value, np.generic): value = np.asarray(value)
+                    if not is_bearable(value, hint, conf=NUMBERS):
                         shapes = {name: description(values[name]) for name in known}
                         raise AssertionError(f"{function.__qualname__}: {name} is not {hint}; shapes: {shapes}")
         CHECKED.add(f"{function.__module__}.{function.__qualname__}")

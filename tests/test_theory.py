@@ -1,7 +1,5 @@
 """The theory as properties: Definition 1, section 3 and Algorithms 1 to 3 on instances that hypothesis looks for."""
 
-import doctest
-import importlib
 import json
 import math
 import re
@@ -196,13 +194,3 @@ def test_the_table_of_statements_is_complete_and_every_link_leads_somewhere():
               for cell in notebook_cells(path).values() if cell["cell_type"] == "markdown"
               for label in re.findall(rf"^\*\*((?:{KINDS})\b.*?)\.\*\*", "".join(cell["source"]), re.M)}
     assert stated == set(listed) and len(listed) == len(rows) > 40
-
-
-@pytest.mark.parametrize("name", ["inputs", "match", "reference", "counterexamples"])
-def test_examples_in_docstrings(name):
-    module = importlib.import_module(f"subspace_match.theory.{name}")
-    result = doctest.testmod(module)
-    assert result.failed == 0 and result.attempted > 3
-    for public in module.__all__:
-        if callable(thing := getattr(module, public)) and public != "Array":
-            assert ">>>" in thing.__doc__ or public == "draw_lattice", f"{public} has no example"

@@ -17,7 +17,7 @@ import torch
 from .inputs import Array, SameArray, check_activations, check_eps, namespace
 
 # %% ../../nbs/theory/01_matches.ipynb #c0ffee01
-def running_example() -> tuple[np.ndarray, np.ndarray, float]:
+def running_example() -> tuple[Annotated[np.ndarray, "4 5"], Annotated[np.ndarray, "4 5"], float]:
     """`x` (4, 5), `y` (4, 5) and `eps`: the small instance that goes through the notebooks, in small integers.
 
     At ε = ½ the last neuron of each side matches nothing. The other 3 + 3 have twelve matches, six of them simple.

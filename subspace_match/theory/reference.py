@@ -353,7 +353,15 @@ def draw_lattice(
     path: Iterable[Match] = (),  # matches to join by a bold line
     place: dict | None = None,  # `lattice_places` of a larger lattice, to keep matches in place
 ) -> None:
-    "Hasse diagram of `matches`: the height is the number of neurons, a line joins each match to the next larger ones."
+    """Hasse diagram of `matches`: the height is the number of neurons, a line joins each match to the next larger ones.
+
+    >>> from matplotlib import pyplot as plt
+    >>> x, y, ax = np.eye(2), np.eye(2), plt.subplots()[1]
+    >>> draw_lattice(all_matches(x, y, 0), exhaustive_simple_matches(x, y, 0), ax)
+    >>> len(ax.texts)
+    4
+    >>> plt.close(ax.figure)
+    """
     path, place = list(path), {m: spot for m, spot in (place or lattice_places(matches)).items() if m in matches}
     for a, b in covers(matches): ax.plot(*zip(place[a], place[b]), color="0.75", lw=1, zorder=1)
     for a, b in zip(path, path[1:]): ax.plot(*zip(place[a], place[b]), color="tab:red", lw=3, zorder=1)
