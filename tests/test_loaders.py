@@ -1,11 +1,15 @@
 """Which batches a network gets."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import (
@@ -249,15 +253,87 @@ def test_activations_in_files_are_read_in_slices(tmp_path):
         torch.testing.assert_close(found[layer].grams, expected[layer].grams)
     assert list(loaders.stored_activations(tmp_path / "b" / "fc.npy")) == ["fc"]
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["conv"], file["fc"] = x.numpy(), y.float().numpy()
-    for layer, joint in joint_grams([loaders.stored_activations(tmp_path / "a.h5")] * 2).items():
-        n = joint.sizes[0]
-        torch.testing.assert_close(joint.grams[:, :n, n:], expected[layer].grams[:, :n, :n])
+        file["net/conv"], file["net/fc"] = x.numpy(), y.float().numpy()
+    zarr.save_group(tmp_path / "a.zarr", conv=x.numpy(), fc=y.float().numpy())
+    for name, group in (("a.h5", "net/"), ("a.zarr", "")):
+        stored = loaders.stored_activations(tmp_path / name)
+        assert list(stored) == [f"{group}conv", f"{group}fc"]
+        for layer, joint in joint_grams([stored] * 2).items():
+            n = joint.sizes[0]
+            torch.testing.assert_close(joint.grams[:, :n, n:], expected[layer.removeprefix(group)].grams[:, :n, :n])
     with pytest.raises(FileNotFoundError, match="there is no"):
         loaders.stored_activations(tmp_path / "c")
     (tmp_path / "c.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="c.pt is no .npy"):
         loaders.stored_activations(tmp_path / "c.pt")
+    for name in ("a.safetensors", "b/fc.npy", "a.h5"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:len(whole) // 2])
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            loaders.stored_activations(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
+def test_ids_in_files_are_compared(tmp_path):
+    names = [f"image {i}" for i in range(6)]
+    def store(folder, names):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "fc.npy", np.random.rand(6, 3))
+        np.save(tmp_path / folder / "ids.npy", names)
+        zarr.save_group(tmp_path / f"{folder}.zarr", fc=np.random.rand(6, 3), ids=np.array(names))
+        with h5py.File(tmp_path / f"{folder}.h5", "w") as file: file["fc"], file["ids"] = np.random.rand(6, 3), names
+        numbers = torch.tensor([int(name.split()[1]) for name in names])
+        save_file({"fc": torch.rand(6, 3), "ids": numbers}, tmp_path / f"{folder}.safetensors")
+    store("a", names)
+    store("b", names[::-1])
+    for ending in ("", ".zarr", ".h5", ".safetensors"):
+        a, b = (loaders.stored_activations(tmp_path / f"{folder}{ending}") for folder in "ab")
+        assert list(a) == ["fc"] and list(joint_grams([a, a], folds=0)) == ["fc"]
+        with pytest.raises(ValueError, match="in another order: input 0 is .*5"): joint_grams([a, b])
+    a, mixed = loaders.stored_activations(tmp_path / "a.h5"), loaders.stored_activations(tmp_path / "a.zarr")
+    assert joint_grams([a, mixed], folds=0)["fc"].n_samples == 6        # the same names in another format
+    with pytest.raises(ValueError, match="network 1 are others"): joint_grams([a, a], ids=[names, ["x"] * 6])
+
+
+STREAM = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from subspace_match.networks.comparison import compare
+from subspace_match.networks.loaders import stored_activations
+
+def data(): return int(Path("/proc/self/status").read_text().split("VmData:")[1].split()[0])*1024
+
+small = {"fc": np.random.rand(100, 3)}
+compare([small, small], progress=False)                  # what is loaded at first use
+first, second = map(stored_activations, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_DATA, [data() + 208*2**20]*2)
+try: np.array(first["fc"][:])
+except (MemoryError, OSError, RuntimeError): pass
+else: sys.exit("the limit holds nothing back")
+print(compare([first, second], progress=False).area().area.item())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what is allocated on Linux only")
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "h5", "zarr"])
+def test_files_larger_than_memory_are_compared(tmp_path, kind):
+    "A file of 256 MB and one of 32 MB, and 208 MB to compare them in: what `compare` takes for a piece, not the files."
+    rng, paths = np.random.default_rng(0), [tmp_path / f"{k}.{kind}" for k in range(2)]
+    folders = [path.with_suffix("") if kind == "npy" else path for path in paths]
+    for path, folder, n in zip(paths, folders, (32, 4)):
+        fc = rng.normal(size=(20_000, 1, n)).astype("f4") + rng.normal(size=(100, n)).astype("f4")
+        if kind == "npy":
+            folder.mkdir()
+            np.save(folder / "fc.npy", fc)
+        if kind == "safetensors": save_file({"fc": torch.from_numpy(fc)}, path)
+        if kind == "zarr": zarr.create_group(path).create_array("fc", data=fc, chunks=(100, 100, n), compressors=None)
+        if kind == "h5":
+            with h5py.File(path, "w") as file: file.create_dataset("fc", data=fc, chunks=(100, 100, n))
+    done = subprocess.run([sys.executable, "-c", STREAM, *map(str, folders)], capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout) < 1
 
 
 def test_ids_of_stored_activations_are_compared():

@@ -652,7 +652,7 @@ def _in_groups(
     networks = [_bare(network) for network in networks]
     loaders = _loaders(networks, loader)
     _check_weights(networks)
-    if ids is not None: _check_ids(networks, ids)
+    _check_ids(networks, ids)
     batches, total = _batches(networks, loaders)
     first = next(batches, None)
     if first is None: raise ValueError("the loader yields no batches")

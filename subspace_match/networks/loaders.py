@@ -7,13 +7,14 @@ __all__ = ['stored_activations']
 
 # %% ../../nbs/networks/24b_loaders.ipynb #5ed938f4
 import itertools
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
@@ -134,20 +135,23 @@ def _same_order(one, other):
 # %% ../../nbs/networks/24b_loaders.ipynb #67aa6f85
 def _slices(
     networks: list[Mapping],    # layer -> array, first axis inputs
-    entries: int = 2**24,       # numbers read at once, in all layers of a network
+    entries: int = 2**20,       # numbers read at once, in all layers of all networks
 ) -> list[range]:
     "Ranges of inputs. Raises `ValueError` where there are no layers or inputs, or different numbers of inputs."
     for k, network in enumerate(networks):
         if not network: raise ValueError(f"network {k} holds no layers")
-    lengths = {f"{layer} of network {k}": len(array) for k, network in enumerate(networks)
+    lengths = {f"{layer} of network {k}": np.shape(array)[0] for k, network in enumerate(networks)
                for layer, array in network.items()}
     if len(set(lengths.values())) != 1:
         found = ", ".join(f"{n} in {name}" for name, n in lengths.items())
         raise ValueError(f"stored activations must hold the same inputs, but there are {found}")
     n = next(iter(lengths.values()))
     if n == 0: raise ValueError("the stored activations hold no inputs")
-    widest = max(sum(int(np.prod(np.shape(array[:1]))) for array in network.values()) for network in networks)
-    size = max(1, entries//max(1, widest))
+    arrays = [array for network in networks for array in network.values()]
+    each = max(1, sum(int(np.prod(np.shape(array)[1:])) for array in arrays))
+    whole = max(chunks[0] if (chunks := getattr(array, "chunks", None)) else 1 for array in arrays)
+    if whole*each > 2**24: whole = 1            # otherwise chunks of a compressed file are read as wholes
+    size = max(1, entries//each//whole)*whole
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 def _tensor(piece):
@@ -163,12 +167,15 @@ def _tensor(piece):
 # %% ../../nbs/networks/24b_loaders.ipynb #9e0a0002
 def _check_ids(networks, ids):
     "Raise `ValueError` where the inputs of stored activations, by name, are not the same in the same order."
+    if ids is None:
+        ids = [getattr(network, "ids", None) for network in networks]
+        if any(one is None for one in ids): return
     if len(ids) != len(networks): raise ValueError(f"{len(ids)} lists of ids for {len(networks)} networks")
     if not all(isinstance(network, Mapping) for network in networks):
         raise ValueError("ids are of stored activations; loaders are compared by their labels")
     names = [one.tolist() if _is_array(one) else list(one) for one in ids]
     for k, (network, own) in enumerate(zip(networks, names)):
-        inputs = len(next(iter(network.values())))
+        inputs = np.shape(next(iter(network.values())))[0]
         if len(own) != inputs: raise ValueError(f"network {k} holds {inputs} inputs, and there are {len(own)} ids")
         i = next((i for i, pair in enumerate(zip(names[0], own)) if pair[0] != pair[1]), None)
         if i is None: continue
@@ -178,12 +185,14 @@ def _check_ids(networks, ids):
 
 # %% ../../nbs/networks/24b_loaders.ipynb #9e0a0005
 def stored_activations(
-    path: str | Path,   # a .npy, .safetensors, .h5 or .hdf5 file, or a folder of .npy files
+    path: str | Path,   # a .npy, .safetensors, .h5, .hdf5 or .zarr file, or a folder of .npy files
 ) -> Mapping:
     """Activations in a file, by layer, of which only slices are read: a network for `compare`.
 
-    Layers are called as in the file, those of .npy files as these without their ending. HDF5 needs h5py. Raises
-    `FileNotFoundError`, and `ValueError` for another kind of file.
+    Layers are called as in the file, in groups "group/layer", those of .npy files as these without their ending; their
+    order is that of the names, numbers in them by value. An array `ids`, one for each input, is no layer: `compare`
+    sees to it that the ids of all networks are the same. HDF5 needs h5py, Zarr zarr (`ImportError`). Raises
+    `FileNotFoundError`, and `ValueError` for a damaged file or one of another kind.
 
     >>> import tempfile; folder = tempfile.TemporaryDirectory(); np.save(f"{folder.name}/fc1.npy", np.ones((5, 3)))
     >>> {layer: array.shape for layer, array in stored_activations(folder.name).items()}
@@ -191,22 +200,54 @@ def stored_activations(
     """
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f"there is no {path}")
+    kinds = {".npy": _in_npy, ".safetensors": _in_safetensors, ".h5": _in_hdf5, ".hdf5": _in_hdf5, ".zarr": _in_zarr}
+    read = kinds.get(path.suffix, _in_npy if path.is_dir() and any(path.glob("*.npy")) else None)
+    if read is None:
+        raise ValueError(f"{path} is no .npy, .safetensors, .h5 or .zarr file and no folder of .npy files")
+    try: arrays = read(path)
+    except (OSError, ValueError, SafetensorError) as error: raise ValueError(f"{path} is damaged ({error})") from error
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{path} can't be read without {error.name}: pip install {error.name}") from error
+    ids = arrays.pop("ids", None)
+    stored = _Stored((name, arrays[name]) for name in sorted(arrays, key=_by_number))
+    stored.ids = ids if ids is None else ids[:]
+    return stored
+
+class _Stored(dict):
+    "Arrays by layer, and `ids`, what the inputs are called, where this was stored too."
+
+def _by_number(name):
+    "A name for sorting: layer2 before layer10."
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+
+# %% ../../nbs/networks/24b_loaders.ipynb #9e0a0006
+def _in_npy(path):
     files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    if files and all(file.suffix == ".npy" for file in files):
-        return {file.stem: np.load(file, mmap_mode="r") for file in files}
-    if path.suffix == ".safetensors":
-        file = safe_open(path, "pt")
-        return {name: _Slices(file.get_slice(name)) for name in file.keys()}
-    if path.suffix in (".h5", ".hdf5"):
-        import h5py
-        return h5py.File(path, "r")
-    raise ValueError(f"{path} is no .npy, .safetensors or .h5 file and no folder of .npy files")
+    return {file.stem: np.load(file, mmap_mode="r") for file in files}
+
+def _in_safetensors(path):
+    file = safe_open(path, "pt")
+    return {name: _Slices(file.get_slice(name)) for name in file.keys()}
 
 class _Slices:
     "A tensor in a safetensors file, of which slices are read."
     def __init__(self, file): self.file, self.shape = file, tuple(file.get_shape())
     def __len__(self): return self.shape[0]
     def __getitem__(self, index): return self.file[index]
+
+def _in_hdf5(path):
+    import h5py
+    found = {}
+    def take(name, item):
+        if isinstance(item, h5py.Dataset): found[name] = item
+    h5py.File(path, "r").visititems(take)
+    if "ids" in found and h5py.check_string_dtype(found["ids"].dtype): found["ids"] = found["ids"].asstr()
+    return found
+
+def _in_zarr(path):
+    import zarr
+    members = zarr.open_group(path, mode="r").members(max_depth=None)
+    return {name: item for name, item in members if isinstance(item, zarr.Array)}
 
 # %% ../../nbs/networks/24b_loaders.ipynb #80d47173
 def _batches(
