@@ -278,10 +278,10 @@ def test_ids_in_files_are_compared(tmp_path):
     names = [f"image {i}" for i in range(6)]
     def store(folder, names):
         (tmp_path / folder).mkdir()
-        np.save(tmp_path / folder / "fc.npy", np.random.rand(6, 3))
+        np.save(tmp_path / folder / "fc.npy", np.ones((6, 3)))
         np.save(tmp_path / folder / "ids.npy", names)
-        zarr.save_group(tmp_path / f"{folder}.zarr", fc=np.random.rand(6, 3), ids=np.array(names))
-        with h5py.File(tmp_path / f"{folder}.h5", "w") as file: file["fc"], file["ids"] = np.random.rand(6, 3), names
+        zarr.save_group(tmp_path / f"{folder}.zarr", fc=np.ones((6, 3)), ids=np.array(names))
+        with h5py.File(tmp_path / f"{folder}.h5", "w") as file: file["fc"], file["ids"] = np.ones((6, 3)), names
         numbers = torch.tensor([int(name.split()[1]) for name in names])
         save_file({"fc": torch.rand(6, 3), "ids": numbers}, tmp_path / f"{folder}.safetensors")
     store("a", names)
