@@ -13,7 +13,7 @@ from subspace_match.theory.inputs import Array
 from subspace_match.theory.match import relative_distance
 
 PACKAGE = Path(subspace_match.__file__).parent
-FLOORS = ("theory",)
+FLOORS = ("theory", "algorithms")
 ARRAYS = {"Array", "SameArray", "Tensor", "ndarray"}
 
 

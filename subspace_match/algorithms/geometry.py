@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from collections.abc import Callable
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.linalg
 import torch
+from torch import Tensor
 
-from ..theory.match import COARSE_TOLERANCE, check_activations, tolerance_of, unit_rows
+from ..theory.match import COARSE_TOLERANCE, Array, check_activations, tolerance_of, unit_rows
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #31169ce2
 def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted, or only min(m, n)?
@@ -31,30 +32,30 @@ def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted,
 
 
 def span_rows(
-    z,  # (m, k) rows
-    tolerance,  # directions with singular values below it are rounding noise
-):
-    "Orthonormal rows (rank, k) that span the rows of `z`, which are scaled to length one."
+    z: Annotated[Tensor, "m k"],  # rows
+    tolerance: float,  # directions with singular values below it are rounding noise
+) -> Annotated[Tensor, "rank k"]:
+    "Orthonormal rows that span the rows of `z`, which are scaled to length one."
     z = unit_rows(z[(z != 0).any(1)])
     _, s, v = svd(z)
     return v[: int((s > tolerance).sum())]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9e5a6721
 def outside(
-    z,  # (n, k) rows
-    basis,  # (rank, k) orthonormal rows
-):
-    "What is left of `z` outside the span of `basis`: (n, k). The second time removes what rounding left of the first."
+    z: Annotated[Tensor, "n k"],  # rows
+    basis: Annotated[Tensor, "rank k"],  # orthonormal rows
+) -> Annotated[Tensor, "n k"]:
+    "What is left of `z` outside the span of `basis`. The second time removes what rounding left of the first."
     for _ in range(2): z = z - (z @ basis.T) @ basis
     return z
 
 
 def residual_norms(
-    z,  # (n, k) rows
-    vectors,  # (m, k) rows
+    z: Annotated[Tensor, "n k"],  # rows
+    vectors: Annotated[Tensor, "m k"],  # rows
     tolerance,  # of the rank decision
-):
-    "Distance of every row of `z` from the span of `vectors`: (n,)."
+) -> Annotated[Tensor, "n"]:
+    "Distance of every row of `z` from the span of `vectors`."
     return torch.linalg.vector_norm(outside(z, span_rows(vectors, tolerance)), dim=1)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
@@ -95,13 +96,13 @@ class Geometry:
 
     def __init__(
         self,
-        unit_gram,  # (N, N) float64: inner products of the unit vectors, after centring when `affine`
-        n_x,  # the first n_x neurons belong to the first network
-        norms,  # (N,) lengths of the activation vectors
-        n_samples=None,  # d, where known
-        affine=False,  # is the constant vector in both spans?
-        vectors=None,  # (N, d) the unit vectors themselves, where they are at hand
-        tolerance=GRAM_TOLERANCE,  # smaller distances and singular values are rounding noise
+        unit_gram: Annotated[Tensor, "N N"],  # float64 products of unit vectors, after centring when `affine`
+        n_x: int,  # the first n_x neurons belong to the first network
+        norms: Annotated[Tensor, "N"],  # lengths of the activation vectors
+        n_samples: int | None = None,  # d, where known
+        affine: bool = False,  # is the constant vector in both spans?
+        vectors: Annotated[Tensor, "N d"] | None = None,  # the unit vectors themselves, where they are at hand
+        tolerance: float = GRAM_TOLERANCE,  # smaller distances and singular values are rounding noise
     ):
         self.unit_gram, self.n_x, self.norms, self.n_samples = unit_gram, n_x, norms, n_samples
         self.affine, self.vectors = affine, vectors
@@ -129,10 +130,10 @@ class Geometry:
 
     def distances(
         self,
-        keep,  # (N,) bool: the pair of sets in question
-        rows=None,  # (N, k): vectors with these inner products, by default `coordinates`
-    ):
-        "Relative distance of kept neurons from the span of the other side's kept ones, (N,); others get 0. Stable."
+        keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
+        rows: Annotated[Tensor, "N k"] | None = None,  # with these inner products, by default `coordinates`
+    ) -> Annotated[Tensor, "N"]:
+        "Relative distance of kept neurons from the span of the other side's kept ones; others get 0. Stable."
         rows, distance = self.coordinates if rows is None else rows, torch.zeros_like(self.norms)
         for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
             distance[own] = residual_norms(rows[own], rows[other], self.tolerance)
@@ -149,18 +150,18 @@ class Geometry:
         return index[index < self.n_x], index[index >= self.n_x]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #f253a77b
-def gram_root(gram):  # (N, N)
-    "(N, N) rows whose inner products are `gram`; eigenvalues at rounding level count as zero."
+def gram_root(gram: Annotated[Tensor, "N N"]) -> Annotated[Tensor, "N N"]:
+    "Rows whose inner products are `gram`; eigenvalues at rounding level count as zero."
     values, vectors = torch.linalg.eigh(gram)
     noise = len(gram) * torch.finfo(gram.dtype).eps * values[-1:].clamp(min=0)
     return vectors * torch.where(values > noise, values, 0).clamp(min=0).sqrt()
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #7d7438cd
 def from_vectors(
-    x,  # (n_x, d) activation vectors, NumPy or torch
-    y,  # (n_y, d)
-    affine=False,  # add the constant vector to both spans: a bias is free
-):
+    x: Annotated[Array, "n_x d"],  # activation vectors, NumPy or torch
+    y: Annotated[Array, "n_y d"],
+    affine: bool = False,  # add the constant vector to both spans: a bias is free
+) -> Geometry:
     "The `Geometry` of two activation matrices. Raises what `check_activations` raises."
     x, y = (z if isinstance(z, torch.Tensor) else np.asarray(z) for z in (x, y))
     tolerance, (x, y) = tolerance_of(x, y), check_activations(x, y)
@@ -171,27 +172,27 @@ def from_vectors(
     return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
-def products(z, block=128):  # (N, d)
-    "z zᵀ (N, N), from the products of each block of rows with itself and all rows after it: half the work."
+def products(z: Annotated[Tensor, "N d"], block: int = 128) -> Annotated[Tensor, "N N"]:
+    "z zᵀ, from the products of each block of rows with itself and all rows after it: half the work."
     gram = z.new_zeros(len(z), len(z))
     for i in range(0, len(z), block):
         with threads_for(block * z[i:].numel()): gram[i : i + block, i:] = z[i : i + block] @ z[i:].T
     return gram.triu() + gram.triu(1).T
 
 
-def centred(unit, tolerance):
+def centred(unit: Annotated[Tensor, "N d"], tolerance: float) -> Annotated[Tensor, "N d"]:
     "Each row minus its mean; what is left of a constant row is rounding noise and becomes zero."
     rest = unit - unit.mean(1, keepdim=True)
     return torch.where(torch.linalg.vector_norm(rest, dim=1, keepdim=True) > tolerance, rest, 0)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 def from_gram(
-    gram,  # (N, N) float64 inner products of all activation vectors, those of the first network first
-    n_x,  # neurons of the first network
-    n_samples=None,  # d; needed when `affine`
-    affine=False,  # add the constant vector to both spans
-    sums=None,  # (N,) sums of the activation vectors; needed when `affine`
-):
+    gram: Annotated[Array, "N N"],  # float64 inner products of all activation vectors, the first network's first
+    n_x: int,  # neurons of the first network
+    n_samples: int | None = None,  # d; needed when `affine`
+    affine: bool = False,  # add the constant vector to both spans
+    sums: Annotated[Array, "N"] | None = None,  # sums of the activation vectors; needed when `affine`
+) -> Geometry:
     "The `Geometry` of an accumulated Gram matrix. Raises TypeError or ValueError that names what is wrong."
     gram = check_gram(gram, n_x)
     norms = gram.diagonal().sqrt()
@@ -217,7 +218,7 @@ def from_gram(
 Geometry.from_vectors, Geometry.from_gram = staticmethod(from_vectors), staticmethod(from_gram)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #3fe3fc46
-def check_gram(gram, n_x):
+def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N N"]:
     "`gram` as a float64 torch matrix. Raises TypeError or ValueError that names what is wrong with it."
     gram = torch.as_tensor(gram)
     if gram.dtype != torch.float64: raise TypeError(f"gram is {gram.dtype}; accumulate it in float64")
@@ -280,8 +281,8 @@ def new_span(own, table, ways):
     return Span(own, table, ways, diagonal, diagonal, table[:0, own], table[:0], ways[:, :0])
 
 
-def rows_of(span, j):
-    "The rows j (|J|, n) of the table by now."
+def rows_of(span: Span, j: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m n"]:
+    "The rows j of the table by now."
     return span.table[j] - span.left[:, j].T @ span.right if len(span.left) else span.table[j]
 
 
@@ -292,9 +293,9 @@ def ways_of(span, j=slice(None)):
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #68ab5803
 def delete_spare(
-    span,
-    j,  # (|J|,) positions in `span.own`
-    tolerance,  # smaller shares of a combination in J are rounding noise
+    span: Span,
+    j: Annotated[Tensor, "m"],  # positions in `span.own`
+    tolerance: float,  # smaller shares of a combination in J are rounding noise
 ):
     "Delete the part of z_J that others make up for. The `Span`, the rest of J as rows (m, |J|), the smallest share."
     q, r = torch.linalg.qr(ways_of(span, j))
@@ -321,9 +322,9 @@ class Deletion(NamedTuple):
 
 
 def delete(
-    span,
-    j,  # (|J|,) positions in `span.own`
-    tolerance,  # smaller shares of a combination in J are rounding noise
+    span: Span,
+    j: Annotated[Tensor, "m"],  # positions in `span.own`
+    tolerance: float,  # smaller shares of a combination in J are rounding noise
 ):
     "The `Deletion` of z_J. None where rounding leaves nothing to divide by."
     needed, share = None, 1.0
@@ -343,10 +344,10 @@ def delete(
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #674cf7f4
 def settled(
-    span,
-    keep,  # (n,) bool: the neurons that are left
-    own,  # the positions that the span's own ones among them will have
-):
+    span: Span,
+    keep: Annotated[Tensor, "n"],  # bool: the neurons that are left
+    own: slice,  # the positions that the span's own ones among them will have
+) -> Span:
     "The `Span` of what is left, with all deletions worked in."
     k, ways = keep[span.own].nonzero()[:, 0], span.ways
     every = keep.nonzero()[:, 0]
@@ -366,11 +367,11 @@ class Fit(NamedTuple):
 
 
 def fit_gram(
-    gram,  # (n, n) inner products of all neurons of the pair
-    own,  # slice: the span's own neurons
-    j,  # (m,) those of them that are still there
-    noise,  # the norm of what rounding did to `gram`
-):
+    gram: Annotated[Tensor, "n n"],  # inner products of all neurons of the pair
+    own: slice,  # the span's own neurons
+    j: Annotated[Tensor, "m"],  # those of them that are still there
+    noise: float,  # the norm of what rounding did to `gram`
+) -> Fit | None:
     "`Fit` by a Cholesky factorisation of inner products; None where the z_j are not clearly independent."
     size = gram.diagonal()[j].sqrt()[:, None]
     rows = gram[j] / size
@@ -394,11 +395,11 @@ def spread(rows, ways, own, j):
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #15ae932d
 def fit_rows(
-    z,  # (n, k) coordinates of all neurons of the pair
-    own,  # slice: the span's own neurons
-    j,  # (m,) those of them that are still there
-    tolerance,  # directions with singular values below it are rounding noise
-):
+    z: Annotated[Tensor, "n k"],  # coordinates of all neurons of the pair
+    own: slice,  # the span's own neurons
+    j: Annotated[Tensor, "m"],  # those of them that are still there
+    tolerance: float,  # directions with singular values below it are rounding noise
+) -> Fit:
     "`Fit` by a singular value decomposition of the vectors themselves."
     size = torch.linalg.vector_norm(z[j], dim=1)
     u, s, v = svd(z[j] / size[:, None], full=len(j) > z.shape[1])
@@ -421,8 +422,8 @@ class Pair:
 
     def __init__(
         self,
-        geometry,
-        keep,  # (N,) bool: the pair to begin with, without zero vectors
+        geometry: Geometry,
+        keep: Annotated[Tensor, "N"],  # bool: the pair to begin with, without zero vectors
     ):
         self.geometry, self.index, self.stable = geometry, torch.cat(geometry.sides(keep)), False
         self.n_x = int((self.index < geometry.n_x).sum())
@@ -467,7 +468,7 @@ class Pair:
 
     def delete(
         self,
-        out,  # (n,) bool
+        out: Annotated[Tensor, "n"],  # bool
     ):
         "Take the neurons in `out` away."
         self.alive, self.fresh, spans = self.alive & ~out, False, []
@@ -490,16 +491,16 @@ class Pair:
         self.index, self.r, self.alive = self.index[keep], self.r[keep], self.alive[keep]
         self.spans = tuple(settled(span, keep, own) for span, own in zip(self.spans, self.halves()))
 
-    def keep(self):
-        "(N,) bool: who is left."
+    def keep(self) -> Annotated[Tensor, "N"]:
+        "bool: who is left."
         marks = torch.zeros_like(self.geometry.dead)
         marks[self.index[self.alive]] = True
         return marks
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #bc46ae3b
 def refined(
-    pair,
-    asked,  # (n,) bool: some of those who are left
+    pair: Pair,
+    asked: Annotated[Tensor, "n"],  # bool: some of those who are left
 ):
     "(n,) distances of those asked for, from stable coordinates, and by how much they may be off; 0 for the others."
     z, distance, error = pair.geometry.coordinates[pair.index], torch.zeros_like(pair.r), torch.zeros_like(pair.r)

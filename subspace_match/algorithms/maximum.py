@@ -10,9 +10,11 @@ __all__ = ['MANY', 'FLOAT32_NOISE', 'as_geometry', 'as_keep', 'as_match', 'resol
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .geometry import GRAM_TOLERANCE, Geometry, Pair, refined, threads_for
 from ..theory.match import COARSE_TOLERANCE, Array, Match, check_eps
@@ -21,14 +23,17 @@ from ..theory.match import COARSE_TOLERANCE, Array, Match, check_eps
 MANY = 32  # so many neurons a side, and no more inputs, are treated as a mistake
 
 
-def as_geometry(x, y=None):
+def as_geometry(
+    x: Annotated[Array, "n_x d"] | Geometry,
+    y: Annotated[Array, "n_y d"] | None = None,
+) -> Geometry:
     "The `Geometry` of two activation matrices, or `x` itself if it is one. Warns of more rows than columns."
     if isinstance(x, Geometry):
         if y is not None: raise TypeError("a Geometry already holds both networks; leave y out, and write eps=")
         return x
     if y is None: raise TypeError("y is missing: pass two activation matrices, or one Geometry")
     geometry = Geometry.from_vectors(x, y)
-    n, d = min(geometry.n_x, geometry.n_y), geometry.n_samples
+    n, d = min(geometry.n_x, geometry.n_y), geometry.n_samples or 0
     if n >= max(d, MANY):
         warnings.warn(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), "
                       "which any neurons span; "
@@ -36,8 +41,11 @@ def as_geometry(x, y=None):
     return geometry
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f4bb84e0
-def as_keep(geometry, within=None):  # a Match, or None for everything
-    "(N,) bool: the neurons of `within`. Raises TypeError or IndexError when it is no match of these networks."
+def as_keep(
+    geometry: Geometry,
+    within: Match | None = None,  # None for everything
+) -> Annotated[Tensor, "N"]:
+    "bool: the neurons of `within`. Raises TypeError or IndexError when it is no match of these networks."
     if within is None: return torch.ones_like(geometry.dead)
     if not isinstance(within, Match): raise TypeError(f"within must be a Match, not {type(within).__name__}")
     within = Match(within.x, within.y, geometry.n_x, geometry.n_y)
@@ -46,13 +54,13 @@ def as_keep(geometry, within=None):  # a Match, or None for everything
     return keep
 
 
-def as_match(geometry, keep):  # (N,) bool
+def as_match(geometry: Geometry, keep: Annotated[Tensor, "N"]) -> Match:
     "The `Match` of the kept neurons."
     x, y = geometry.sides(keep)
     return Match(x.cpu().numpy(), y.cpu().numpy() - geometry.n_x, geometry.n_x, geometry.n_y)
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #db583652
-def resolved_eps(geometry, eps):
+def resolved_eps(geometry: Geometry, eps: float | None) -> float:
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
     if eps < GRAM_TOLERANCE and geometry.vectors is None:
@@ -63,11 +71,11 @@ def resolved_eps(geometry, eps):
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #0ac0d18f
 def peel(
-    pair,
-    eps,  # in [0, 1)
-    watch=None,  # positions in `pair`: stop early once all of these are gone
-    takes=None,  # (n, n) bool, where known: entry (u, w) says that no match inside with w is without u
-):
+    pair: Pair,
+    eps: float,  # in [0, 1)
+    watch: Annotated[Tensor, "m"] | None = None,  # positions in `pair`: stop early once all of these are gone
+    takes: Annotated[Tensor, "n n"] | None = None,  # bool: entry (u, w) says that no match inside with w lacks u
+) -> Pair:
     "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left passes."
     limit = eps + pair.geometry.tolerance
     if not pair.stable and not pair.knows(limit**2): pair.fit(stable=True)
@@ -80,8 +88,8 @@ def peel(
     return pair
 
 
-def failing(pair, limit):
-    "(n,) bool: some who are farther than `limit` from the other side's span; none only where all are within it."
+def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
+    "bool: some who are farther than `limit` from the other side's span; none only where all are within it."
     margin = pair.margin(limit**2)
     out = pair.alive & (pair.r > limit**2 + margin)
     unsure = pair.alive & (pair.r > limit**2 - margin)
@@ -95,8 +103,8 @@ def failing(pair, limit):
     return doubtful(pair, unsure, limit)
 
 
-def doubtful(pair, unsure, limit):
-    "(n,) bool: who of those whom rounding may decide are farther than `limit`, by a new fit of the vectors themselves."
+def doubtful(pair: Pair, unsure: Annotated[Tensor, "n"], limit: float) -> Annotated[Tensor, "n"]:
+    "bool: who of those whom rounding may decide are farther than `limit`, by a new fit of the vectors themselves."
     eps = limit - pair.geometry.tolerance
     warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; whether those neurons match is not "
                   "certain")
@@ -108,14 +116,16 @@ def along(takes, out):  # (n, n) bool, (n,) bool or indices: at least one
     return takes[out].view(torch.uint8).amax(0).bool()
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #456a4f52
-def split_null(geometry, keep):
+def split_null(
+    geometry: Geometry, keep: Annotated[Tensor, "N"]
+) -> tuple[Annotated[Tensor, "N"], Annotated[Tensor, "N"]]:
     "`keep` in two: neurons whose vector is not zero, and those whose residual is zero whatever the other side is."
     null = geometry.unit_gram.diagonal() == 0
     return keep & ~null, keep & null
 
 
-def excluded(geometry, dead):
-    "(N,) bool: the neurons that the reading `dead` leaves out of every match. Raises ValueError for other readings."
+def excluded(geometry: Geometry, dead: str) -> Annotated[Tensor, "N"]:
+    "bool: the neurons that the reading `dead` leaves out of every match. Raises ValueError for other readings."
     if dead not in ("include", "exclude"): raise ValueError(f'dead must be "include" or "exclude", not {dead!r}')
     return geometry.dead & (dead == "exclude")
 
@@ -123,7 +133,7 @@ def excluded(geometry, dead):
 FLOAT32_NOISE = 2.0**-24  # what rounding a vector to float32 moves it by, relative to its length
 
 
-def warn_of_float32(pair, eps):
+def warn_of_float32(pair: Pair, eps: float) -> None:
     "Warn where the vectors of `pair` are float32 and that moves distances by more than `eps`."
     geometry = pair.geometry
     if geometry.vectors is None or geometry.tolerance < COARSE_TOLERANCE: return
@@ -135,8 +145,8 @@ def warn_of_float32(pair, eps):
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #2b31797f
 @threads_for()
 def maximum_match(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     *,
     within: Match | None = None,  # a Match: look only inside it
@@ -174,8 +184,8 @@ class Levels:
     >>> match_levels(x, y).x.round(2).tolist()
     [0.0, 0.0, 0.45, 0.58]
     """
-    x: np.ndarray  # (n_x,) in [0, 1]
-    y: np.ndarray  # (n_y,)
+    x: Annotated[np.ndarray, "n_x"]  # in [0, 1]
+    y: Annotated[np.ndarray, "n_y"]
     tolerance: float  # distances within this of ε count as ε
 
     counted = property(lambda self: (both := np.concatenate([self.x, self.y]))[~np.isnan(both)],
@@ -193,7 +203,7 @@ class Levels:
         share = np.searchsorted(levels, np.asarray(eps) + self.tolerance, side="right") / (len(levels) or np.nan)
         return float(share) if np.ndim(eps) == 0 else share
 
-    def match(self, eps):  # in [0, 1)
+    def match(self, eps: float) -> Match:  # in [0, 1)
         "The maximum match for one ε."
         limit = check_eps(eps) + self.tolerance
         x, y = (np.flatnonzero((level <= limit) & (level < 1)) for level in (self.x, self.y))
@@ -215,7 +225,7 @@ class Levels:
         same = all(np.array_equal(getattr(self, side), getattr(other, side), equal_nan=True) for side in "xy")
         return same and self.tolerance == other.tolerance
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self):
         curve = ", ".join(f"{e}: {self.similarity(e):.2f}" for e in (0.1, 0.2, 0.3, 0.4, 0.5))
@@ -233,8 +243,8 @@ class Levels:
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f6013dca
 @threads_for()
 def match_levels(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
+    y: Annotated[Array, "n_y d"] | None = None,
     dead: str = "include",  # dead neurons have level 0 by Definition 1; "exclude" gives them level 1, "leave out" none
 ) -> Levels:
     """The maximum match for every ε at once (Definition 3).
@@ -258,11 +268,11 @@ def match_levels(
     level[level > 1 - geometry.tolerance] = 1.0
     if dead == "leave out": level[geometry.dead] = torch.nan
     else: level[excluded(geometry, dead)] = 1.0
-    level = level.cpu().numpy()
-    return Levels(level[: geometry.n_x], level[geometry.n_x :], geometry.tolerance)
+    x_y = level.cpu().numpy()
+    return Levels(x_y[: geometry.n_x], x_y[geometry.n_x :], geometry.tolerance)
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #401a193b
-def peel_levels(pair, level):
+def peel_levels(pair: Pair, level: Annotated[Tensor, "N"]) -> None:
     "Write the level of every neuron of `pair` into `level`, by deleting the worst represented ones first."
     lowest = 1.0
     while pair.alive.any():

@@ -8,9 +8,11 @@ __all__ = ['FIRST', 'MORE', 'taken_along', 'closure', 'extend', 'Node', 'descend
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #163e6414
 from copy import copy
+from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .geometry import Geometry, Pair, ways_of, threads_for
@@ -21,10 +23,10 @@ from .maximum import (along, as_geometry, as_keep, as_match, peel, resolved_eps,
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
 def taken_along(
-    pair,  # settled: the match M that it holds
-    eps,  # in [0, 1)
-):
-    "(n, n) bool: entry (u, w) says that w goes when u goes: it does not pass once u alone is gone from M."
+    pair: Pair,  # settled: the match M that it holds
+    eps: float,  # in [0, 1)
+) -> Annotated[Tensor, "n n"]:
+    "bool: entry (u, w) says that w goes when u goes: it does not pass once u alone is gone from M."
     takes = torch.eye(len(pair.index), dtype=torch.bool, device=pair.index.device)
     limit = (eps + pair.geometry.tolerance) ** 2
     limit += pair.margin(limit)
@@ -37,7 +39,9 @@ def taken_along(
     return takes
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #fbbe1ec2
-def closure(takes):  # (n, n) bool, with a true diagonal
+def closure(
+    takes: Annotated[Tensor, "n n"],  # bool, with a true diagonal
+) -> Annotated[Tensor, "n n"]:
     "Reachability: if u takes t along and t takes w along, then u takes w along."
     while True:
         a = takes.float()
@@ -47,9 +51,9 @@ def closure(takes):  # (n, n) bool, with a true diagonal
 
 
 def extend(
-    takes,  # (n, n) bool: a closed relation
-    further,  # (n, n) bool: more of it
-):
+    takes: Annotated[Tensor, "n n"],  # bool: a closed relation
+    further: Annotated[Tensor, "n n"],  # bool: more of it
+) -> Annotated[Tensor, "n n"]:
     "The closure of both together, at the cost of the few columns that get something new: neurons with new needs."
     columns = (further & ~takes).any(0).nonzero()[:, 0]
     if len(columns) == 0: return takes
@@ -95,7 +99,7 @@ MORE = 2  # and this many times as many after each success
 
 def descend(
     geometry,
-    keep,  # (N,) bool: the maximum match, without zero vectors
+    keep: Annotated[Tensor, "N"],  # bool: the maximum match, without zero vectors
     eps,  # in [0, 1)
     group,  # indices of the neurons v whose minimal match is wanted
     order,  # indices of all kept neurons, in the order in which they are tried
@@ -145,8 +149,8 @@ def prepare(x, y, eps, within, seed):
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_match(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     v: tuple[str, int] | None = None,  # ("x", i) or ("y", j)
     *,
@@ -180,8 +184,8 @@ def minimal_match(
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_matches(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     *,
     within: Match | None = None,  # a Match: look only inside it
@@ -214,9 +218,9 @@ def minimal_matches(
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #aa7b40e1
 def minimum_matches(
-    x,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry
-    y=None,  # (n_y, d)
-):
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
+    y: Annotated[Array, "n_y d"] | None = None,
+) -> dict[tuple[str, int], Match]:
     """The minimum exact match (Definition 7) of every neuron of the maximum exact match. Raises ValueError when a side
     of that is dependent.
     """

@@ -10,6 +10,7 @@ __all__ = ['REMEMBERED', 'TooManyMatches', 'minimal_sets', 'all_minimal_matches'
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -82,8 +83,8 @@ def minimal_sets(
     """
     found, looked, waiting = [], 0, [iter([(0, 0)])]
     while waiting:
-        removed, barred = next(waiting[-1], (None, None))
-        if removed is None: waiting.pop(); continue
+        if (step := next(waiting[-1], None)) is None: waiting.pop(); continue
+        removed, barred = step
         if (looked := looked + 1) > limit: return list(map(_members, found)), False
         missed, alone = _hits(found, removed)
         if alone != removed: continue                 # a neuron of it can be spared
@@ -136,8 +137,8 @@ class _Remainders:
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #2e0eefad
 def all_minimal_matches(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     v: tuple[str, int] | None = None,  # ("x", i) or ("y", j)
     *,
@@ -164,8 +165,8 @@ def all_minimal_matches(
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #4b04d952
 def simple_matches(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     *,
     limit: int = 100_000,  # the most removals to look at for each neuron
@@ -194,8 +195,8 @@ def simple_matches(
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #bf738b0a
 @torch.inference_mode()
 def pair_matches(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
 ) -> list[Match]:
     """Every simple match of one living neuron of each network (Definition 4): those that are nearly alike, neuron by
@@ -224,8 +225,8 @@ def pair_matches(
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #67ef7fc2
 def sample_simple_matches(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     *,
     rounds: int = 3,  # how often each neuron is asked for a minimal match
@@ -256,8 +257,8 @@ def sample_simple_matches(
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #01a9fe55
 def decompose(
-    x: Array | Geometry,  # (n_x, d) activation vectors, NumPy or torch; or a Geometry of both sides, without `y`
-    y: Array | None = None,  # (n_y, d)
+    x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
+    y: Annotated[Array, "n_y d"] | None = None,
     eps: float | None = None,  # in [0, 1)
     *,
     match: Match | None = None,  # what to decompose; by default the maximum match

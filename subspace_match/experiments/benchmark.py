@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +197,7 @@ def peak_memory(
     return {"way": way, "n": n, "d": d, "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10)}
 
 # %% ../../nbs/algorithms/15_speed.ipynb #91d51b3c
-PROFILES = {  # tiny: for continuous integration, seconds
+PROFILES: dict[str, dict[str, Any]] = {  # tiny: for continuous integration, seconds
     "tiny": {"repeats": 1, "d": 400, "ds": [200, 400], "points": 2, "trials": 1, "share": 0.3, "largest": 64,
              "memory": [("streamed", 16, 1000), ("held", 16, 1000)]},
     "full": {"repeats": 3, "d": 10_000, "ds": [1_000, 3_000, 10_000, 30_000, 100_000], "points": 2, "trials": 2,

@@ -174,6 +174,14 @@ DYNAMICS_EPS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)   # ε: the 
 ONLY_WITH_FOLDS = ["low", "high", "chance", "held_out", "inputs"]
 
 # %% ../../nbs/experiments/30_experiments.ipynb #406fdfa0
+def _opened(specs, device) -> tuple[dict[str, nn.Module], dict[str, dict]]:
+    "`open_networks`, for what runs the networks. Raises `ValueError` for stored activations."
+    opened, about = open_networks(specs, device)
+    networks = {name: network for name, network in opened.items() if isinstance(network, nn.Module)}
+    if len(networks) < len(opened): raise ValueError("stored activations can't be run on images; name networks")
+    return networks, about
+
+
 def dynamics(
     runs: Sequence[str | Path],      # folders of trained networks, with snapshots
     data: ImageData,
@@ -190,7 +198,7 @@ def dynamics(
     """
     asked = dynamics_pairs([Path(run) for run in runs])
     specs = list(dict.fromkeys(itertools.chain.from_iterable(asked)))
-    networks, about = open_networks(specs, device)
+    networks, about = _opened(specs, device)
     names = dict(zip(specs, networks))
     pairs = {(names[a], names[b]): kind for (a, b), kind in asked.items()}
     settings = {**data_settings(data, every), "layers": list(layers), "eps": list(DYNAMICS_EPS)}
@@ -304,7 +312,7 @@ def simple(
     with no more samples than neurons, where everything matches.
     """
     eps = [check_eps(e) for e in eps]
-    opened, about = open_networks(networks, device)
+    opened, about = _opened(networks, device)
     if len(opened) < 2: raise ValueError(f"a match is between two networks, and there is {len(opened)}")
     loader = validation_loader(thin_validation(data, every), device=device)
     chosen = select_layers(list_layers(next(iter(opened.values())), next(iter(loader))), layers)
@@ -358,14 +366,14 @@ def stitching(
     networks: list[str | Path],            # as `open_network` takes them
     data: ImageData,
     path: Path,                            # the CSV; its JSON lies beside it
-    layers: list[str] = ("relu",),         # types of module, names, globs
+    layers: Sequence[str] = ("relu",),         # types of module, names, globs
     fit_images: int = 5000,                # training images on which maps are fitted
     images: int = 2000,                    # validation images on which accuracy is measured
     seed: int = 0,                         # decides which images, and what is random in a stitch
     device: str | torch.device = "cpu",
 ) -> dict[str, str]:
     "Stitches of all pairs of networks, both ways, in every layer, a piece for each; returns failures by name."
-    opened, about = open_networks(networks, device)
+    opened, about = _opened(networks, device)
     if len(opened) < 2: raise ValueError(f"a stitch is between two networks, and there is {len(opened)}")
     settings = {**data_settings(data, 1), "layers": list(layers), "fit_images": fit_images, "images": images,
                 "seed": seed}
@@ -381,7 +389,7 @@ def stitching(
     def piece(a, b):
         control = f"{b} untrained" if f"{b} untrained" in before else None
         return everything.stitch(everything.layers, a, b, test, untrained=control, seed=seed), {}
-    return complete(result, {" | ".join(pair): lambda pair=pair: piece(*pair) for pair in missing}, device)
+    return complete(result, {" | ".join(pair): partial(piece, *pair) for pair in missing}, device)
 
 def _before(about, loader, device):
     "A network before its training, batch norm calibrated."
@@ -523,7 +531,7 @@ def visualize(
     A piece and a sheet for each match; returns failures by name. Raises `ValueError`, `FileNotFoundError` where
     `matches` does not have what is asked for.
     """
-    opened, about = open_networks(networks, device)
+    opened, about = _opened(networks, device)
     if len(opened) != 2: raise ValueError(f"a match is between two networks, not {len(opened)}")
     if not matches.exists(): raise FileNotFoundError(f"there is no {matches}; `simple` makes it")
     a, b = opened

@@ -82,8 +82,8 @@ def fit_autoencoder(
     for _ in range(steps):
         batch = z[torch.randint(len(z), (batch_size,), generator=generator)]
         loss = ((model(batch) - batch)/model.scale).square().sum(1).mean()
-        optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step()
-        with torch.no_grad(): model.dictionary /= model.dictionary.norm(dim=1, keepdim=True)
+        optimizer.zero_grad(); loss.backward(); optimizer.step(); schedule.step()
+        with torch.no_grad(): model.dictionary.div_(model.dictionary.norm(dim=1, keepdim=True))
     return model.requires_grad_(False)
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -229,11 +229,11 @@ def _pairs(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return one[one != other], other[one != other]
 
 def interval(
-    statistic: Callable[[np.ndarray], float],   # of the numbers of the networks; or several at once
+    statistic: Callable[[np.ndarray], Any],     # of the numbers of the networks: a number, or several
     groups: list[np.ndarray],                   # numbers of the networks of each group
     draws: int,
     seed: int = 0,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     "The statistic of all networks, and the middle 95 % of its values for networks drawn anew in each group."
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +89,9 @@ class JointGram:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         "Gram matrix (n_a + n_b, n_a + n_b) and sums (n_a + n_b,) of two members, of one draw, or of some folds (all)."
         blocks, chosen = [self.block(a), self.block(b)], self._chosen(draw, folds)
-        gram = sum(_blocks(self.parts[part], blocks) for part in chosen)
-        return gram, sum(torch.cat([self.part_sums[part, block] for block in blocks]) for part in chosen)
+        gram = reduce(torch.add, (_blocks(self.parts[part], blocks) for part in chosen))
+        sums = (torch.cat([self.part_sums[part, block] for block in blocks]) for part in chosen)
+        return gram, reduce(torch.add, sums)
 
     def _chosen(self, draw, folds):
         "Numbers of the parts that one draw, or some folds (None: all), consist of. Raises `ValueError`, `IndexError`."
@@ -105,7 +107,8 @@ class JointGram:
 
     def samples(self, folds: Sequence[int] | None = None) -> int:
         "How many samples there are, in all or in some folds."
-        return self.n_samples if folds is None else int(self.fold_samples[self._chosen(0, folds)].sum())
+        if folds is None or self.fold_samples is None: return self.n_samples
+        return int(self.fold_samples[self._chosen(0, folds)].sum())
 
     def geometry(
         self,
@@ -237,9 +240,9 @@ def _take(
     most = max(1, entries//sum(running.sizes))
     if not end and sum(len(waiting[0][0]) for waiting in running.waiting) < most: return
     if len(running.waiting) > 1:
-        parts, lengths, numbers = zip(*running.waiting)
-        columns = [torch.cat([part.to(column[-1].device) for part in column]) for column in zip(*parts)]
-        lengths, numbers = torch.cat(lengths), torch.cat(numbers)
+        waiting_columns, *waiting = zip(*running.waiting)
+        columns = [torch.cat([part.to(column[-1].device) for part in column]) for column in zip(*waiting_columns)]
+        lengths, numbers = map(torch.cat, waiting)
     else: columns, lengths, numbers = running.waiting[0]
     stops = lengths.cumsum(0)
     back = 0 if end or running.shifted is None else 2 if (lengths == lengths[0]).all() else 16

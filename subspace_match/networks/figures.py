@@ -132,19 +132,15 @@ def plot_area(
             ms=4,
             label="single pairs",
         )
-    for name, style in (
-        ("chance", {"color": "0.45", "ls": "--"}),
-        ("held_out", {"color": colour, "ls": ":"}),
-        ("rotated", {"color": "#D55E00", "ls": "-."}),
-    ):
+    for name, shade, style in (("chance", "0.45", "--"), ("held_out", colour, ":"), ("rotated", "#D55E00", "-.")):
         if np.isfinite(lines[name]).any():
-            ax.plot(lines[name], lw=1.3, marker=".", ms=4, label=name.replace("_", " "), **style)
+            ax.plot(lines[name], lw=1.3, marker=".", ms=4, label=name.replace("_", " "), color=shade, ls=style)
     ax.plot(lines["area"], color=colour, marker="o", ms=4, label="area")
     notes = _notes(table, layers)
     _name_layers(ax, layers, [notes.get(layer, "") for layer in layers])
-    ax.set(ylim=(-0.02, 1.02), xlabel=_explained(table), ylabel="area under the\nsimilarity curve")
+    ax.set(ylim=(-0.02, 1.02), ylabel="area under the\nsimilarity curve")
+    ax.set_xlabel(_explained(table), fontsize=8)
     ax.set_title("\n".join(textwrap.wrap(title or "", 8*len(ax.get_xticks()) + 40)), fontsize=9, loc="left")
-    ax.xaxis.label.set_size(8)
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     sns.despine(ax=ax)

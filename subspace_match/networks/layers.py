@@ -394,7 +394,8 @@ def select_layers(
     several = isinstance(layers, (Sequence, set, frozenset))
     if not several or not all(isinstance(choice, (str, type)) for choice in layers):
         raise TypeError(f"layers are chosen by type, name or glob, or a list of these, not {layers!r}")
-    if as_given and _all_names(table, layers): return list(dict.fromkeys(name.removesuffix(":1") for name in layers))
+    if as_given and _all_names(table, layers):
+        return list(dict.fromkeys(str(name).removesuffix(":1") for name in layers))
     chosen = set().union(*(_matching(table, choice) for choice in layers))
     if not chosen: raise ValueError("no layers chosen")
     return [name for name in table.layer if name in chosen]

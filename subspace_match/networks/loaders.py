@@ -9,8 +9,9 @@ __all__ = ['stored_activations']
 import itertools
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def _same_order(one, other):
 
 # %% ../../nbs/networks/24b_loaders.ipynb #67aa6f85
 def _slices(
-    networks: list[Mapping],    # layer -> array, first axis inputs
+    networks: Sequence[Any],    # mappings layer -> array, first axis inputs
     entries: int = 2**20,       # numbers read at once, in all layers of all networks
 ) -> list[range]:
     "Ranges of inputs. Raises `ValueError` where there are no layers or inputs, or different numbers of inputs."
@@ -215,6 +216,7 @@ def stored_activations(
 
 class _Stored(dict):
     "Arrays by layer, and `ids`, what the inputs are called, where this was stored too."
+    ids: Any = None
 
 def _by_number(name):
     "A name for sorting: layer2 before layer10."

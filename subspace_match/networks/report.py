@@ -473,8 +473,9 @@ def write_report(
     if comparison.grams is not None:
         neurons = neurons.merge(_partners(comparison), how="left")
         first = tuple(areas[["network_a", "network_b"]].iloc[0]) if len(areas) else ()
-        searched = [key for key in comparison.layer_pairs if key[1:] == first and matches_eps is not None]
-        matches = {key: found_matches(comparison, *key, matches_eps) for key in searched}
+        if matches_eps is not None:
+            matches = {(layer, a, b): found_matches(comparison, layer, a, b, matches_eps)
+                       for layer, a, b in comparison.layer_pairs if (a, b) == first}
     about = {"settings": comparison.settings, **(origin or {}), **provenance()}
     name = title or _listed(comparison.networks, 4)
     content = page_content(areas, comparison.similarity(eps, comparison._reading(None)), neurons, name, about, matches,

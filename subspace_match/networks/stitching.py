@@ -325,7 +325,7 @@ def stitch(
     layers, maps, about = {}, {}, {}
     for one in [layer] if isinstance(layer, str) else layer:
         matched, limit, similar = _halves(comparison, one, a, b, eps)
-        layers[one], maps[one] = _maps(comparison, one, a, b, matched, *(rest or [None]), ridge, seed)
+        layers[one], maps[one] = _maps(comparison, one, a, b, matched, rest[0] if rest else None, ridge, seed)
         about[one] = limit, similar, comparison.layer_pair(one, *_ordered(comparison, a, b)).depth
     models = {name: _bare(networks[name]) for name in (a, b, *rest)}
     right, same, inputs = _count(models, layers, a, maps, loader, seed, neuron_axis, forward)

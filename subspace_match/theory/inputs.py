@@ -97,7 +97,7 @@ def check_activations(
 
 # %% ../../nbs/theory/04_inputs.ipynb #91fed882
 def check_eps(
-    eps: float | Fraction | Annotated[Array, ""],  # the largest relative distance that still counts as a match
+    eps: float | Fraction | Annotated[Array, ""] | None,  # the largest relative distance that still counts as a match
 ) -> float:
     """`eps` as a float in [0, 1). Raises TypeError when it is no number, ValueError when it is out of range.
 
@@ -111,7 +111,7 @@ def check_eps(
 
 # %% ../../nbs/theory/04_inputs.ipynb #980c6bfa
 def check_neuron(
-    v: tuple[str, int],  # ("x", i) or ("y", j)
+    v: tuple[str, int] | None,  # ("x", i) or ("y", j)
     n_x: int,  # neurons of the first network
     n_y: int,  # neurons of the second
 ) -> tuple[str, int]:
@@ -120,7 +120,7 @@ def check_neuron(
     >>> check_neuron(("y", np.int64(2)), 3, 3)
     ('y', 2)
     """
-    try: side, index = v
+    try: side, index = v or ("", 0)
     except (TypeError, ValueError): side, index = "", 0
     if side not in ("x", "y") or isinstance(index, bool) or not isinstance(index, Integral):
         raise TypeError(f'a neuron is ("x", i) or ("y", j), not {v!r}')
