@@ -74,6 +74,11 @@ def plot_depth(
 
     A table of several pairs without intervals gets a band of one standard deviation over pairs. Raises `ValueError`
     for an empty table.
+
+    >>> table = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "eps": 0.3, "similarity": [0.9, 0.2]})
+    >>> ax = plot_depth(table)
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['conv', 'fc']
     """
     table = _by_depth(table)
     layers = list(table.layer.unique())
@@ -108,7 +113,12 @@ def plot_area(
     title: str | None = None,
 ) -> Axes:
     """The area under the curve of similarity against depth, with interval, chance, held-out value and (where it was
-    asked for) rotated value; notes are marked. Raises `ValueError` for an empty table."""
+    asked for) rotated value; notes are marked. Raises `ValueError` for an empty table.
+
+    >>> areas = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "area": [0.7, 0.6]})
+    >>> plot_area(areas, title="two seeds").get_title(loc="left")
+    'two seeds'
+    """
     table = _by_depth(table)
     layers = list(table.layer.unique())
     ax = _axes(ax, max(4.5, 2 + 0.38*len(layers)), 3)
@@ -170,7 +180,13 @@ def plot_comparison(
     similarities: pd.DataFrame,    # from `Comparison.similarity`
     title: str | None = None,
 ) -> Axes:
-    "`plot_area` above `plot_depth`; returns the upper Axes. Raises `ValueError` for an empty table."
+    """`plot_area` above `plot_depth`; returns the upper Axes. Raises `ValueError` for an empty table.
+
+    >>> areas = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "area": [0.7, 0.6]})
+    >>> table = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "eps": 0.3, "similarity": [0.9, 0.2]})
+    >>> len(plot_comparison(areas, table).figure.axes)
+    2
+    """
     if min(len(areas), len(similarities)) == 0: raise ValueError("there are no similarities to draw")
     layers = _by_depth(areas).layer.nunique()
     _, (above, below) = plt.subplots(2, 1, figsize=(max(5, 2.4 + 0.38*layers), 6.4), layout="constrained")
@@ -183,7 +199,12 @@ def plot_eps(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Similarity against ε, a line for each layer; mean over pairs. Raises `ValueError` for an empty table."
+    """Similarity against ε, a line for each layer; mean over pairs. Raises `ValueError` for an empty table.
+
+    >>> table = pd.DataFrame({"layer": "conv", "depth": 0.4, "eps": [0.1, 0.2, 0.3], "similarity": [0.2, 0.5, 0.9]})
+    >>> plot_eps(table).get_xlabel()
+    'ε'
+    """
     ax, table = _axes(ax, 5.4, 3.4), _by_depth(table)
     layers = list(table.layer.unique())
     mean = table.groupby(["layer", "eps"], sort=False, as_index=False).similarity.mean()
@@ -208,7 +229,12 @@ def plot_heatmap(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "Mean similarity over pairs as a heat map: layers to the right, ε upwards. Raises `ValueError` for an empty table."
+    """Mean similarity over pairs as a heat map: layers to the right, ε upwards. Raises `ValueError` for an empty table.
+
+    >>> table = pd.DataFrame({"layer": "conv", "depth": 0.4, "eps": [0.1, 0.2, 0.3], "similarity": [0.2, 0.5, 0.9]})
+    >>> plot_heatmap(table).get_ylabel()
+    'ε'
+    """
     grid = _by_depth(table).pivot_table(index="eps", columns="layer", values="similarity", sort=False).sort_index()
     ax = _axes(ax, max(4, 1.8 + 0.38*grid.shape[1]), 3.4)
     low, high = grid.index[0], grid.index[-1]
@@ -225,7 +251,12 @@ def plot_architectures(
     columns: int = 2,
     plot=plot_depth,                     # what to draw in each panel
 ) -> np.ndarray:
-    "A panel for each table; returns the array of Axes."
+    """A panel for each table; returns the array of Axes.
+
+    >>> table = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "eps": 0.3, "similarity": [0.9, 0.2]})
+    >>> [ax.get_title() for ax in plot_architectures({"VGG11": table, "ResNet10": table}).flat]
+    ['VGG11', 'ResNet10']
+    """
     rows = -(-len(tables)//columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(5.6 * columns, 3.4 * rows), layout="constrained", squeeze=False, sharey=True
@@ -243,6 +274,12 @@ def plot_layer_grid(
     """Area or similarity of each layer of one network (right) with each layer of another one (up).
 
     Raises `ValueError` for several ε or pairs of networks.
+
+    >>> table = pd.DataFrame({"network_a": "a", "network_b": "b", "layer": ["conv", "conv | fc", "fc | conv", "fc"],
+    ...     "layer_a": ["conv", "conv", "fc", "fc"], "layer_b": ["conv", "fc"]*2, "depth": [0.4, 0.4, 0.8, 0.8],
+    ...     "depth_b": [0.4, 0.8]*2, "area": [0.7, 0.4, 0.3, 0.6]})
+    >>> plot_layer_grid(table).get_xlabel()
+    'a'
     """
     value = "area" if "area" in table else "similarity"
     if "eps" in table and table.eps.nunique() != 1: raise ValueError(f"a grid shows one ε, not {table.eps.nunique()}")
@@ -279,6 +316,11 @@ def plot_residuals(
     """The level of each living neuron against its plain distance from the other layer's span.
 
     Raises `ValueError` where none lives.
+
+    >>> table = pd.DataFrame({"side": ["x", "y"], "network_a": "a", "network_b": "b", "dead": False,
+    ...     "distance": [0.2, 0.3], "level": [0.3, 0.5]})
+    >>> plot_residuals(table).get_ylabel()
+    'level'
     """
     table = table[~table.dead]
     if len(table) == 0: raise ValueError("there are no living neurons to draw")
@@ -313,7 +355,11 @@ def plot_residuals(
 def size_table(
     matches: Mapping[str, Sequence[Match]],   # what they belong to (a layer, an ε) -> simple matches
 ) -> pd.DataFrame:
-    "A row for each simple match: group, number of neurons on each side and on both."
+    """A row for each simple match: group, number of neurons on each side and on both.
+
+    >>> size_table({"fc1": [Match([0], [1, 2])]}).to_dict("records")
+    [{'group': 'fc1', 'x': 1, 'y': 2, 'size': 3}]
+    """
     return pd.DataFrame(
         [
             {"group": group, "x": len(match.x), "y": len(match.y), "size": len(match)}
@@ -329,7 +375,11 @@ def plot_simple_sizes(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    "How many simple matches have each size, a colour for each group. Raises `ValueError` where there is no match."
+    """How many simple matches have each size, a colour for each group. Raises `ValueError` where there is no match.
+
+    >>> plot_simple_sizes(size_table({"fc1": [Match([0], [1]), Match([0], [1, 2])]}), title="fc1").get_title()
+    'fc1'
+    """
     if len(table) == 0: raise ValueError("there are no simple matches to draw")
     ax = _axes(ax, 5, 3)
     sns.histplot(

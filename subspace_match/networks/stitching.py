@@ -38,6 +38,12 @@ def plot_stitching(
 
     Means over all pairs, with 95 % intervals over networks where there are at least four. Raises `ValueError` for an
     empty table.
+
+    >>> table = pd.DataFrame([{"network_a": "a", "network_b": "b", "layer": layer, "depth": depth, "given": given,
+    ...                        "accuracy": 0.5, "s_0.5": 0.5, "s_0.3": 0.2, "area": 0.5}
+    ...                       for given in SHOWN for layer, depth in (("conv", 0.4), ("fc", 0.8))])
+    >>> len(plot_stitching(table))
+    2
     """
     if not len(table): raise ValueError("there are no stitches to draw")
     from matplotlib import pyplot as plt
@@ -68,7 +74,12 @@ RIDGE = 1e-6   # of the mean variance of b's neurons
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    "z_a ≈ weight z_b + bias."
+    """z_a ≈ weight z_b + bias.
+
+    >>> half = AffineMap(torch.tensor([[0.5, 0.0]]), torch.tensor([1.0]), torch.zeros(1), 1.0)
+    >>> half(torch.tensor([[2.0, 7.0]])).tolist()
+    [[2.0]]
+    """
     weight: torch.Tensor    # (n_a, n_b)
     bias: torch.Tensor      # (n_a,)
     missing: torch.Tensor   # (n_a,) variance of each neuron of a that the map does not reach
