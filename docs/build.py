@@ -129,11 +129,14 @@ def boxed(text: str, labels: dict[str, str], here: str) -> str:
             found.append(block)
             continue
         title, body = match[1], [match[2]]
-        while parts and (body[-1].rstrip().endswith((":", ",")) or parts[0].startswith("$$")): body.append(parts.pop(0))
+        # a formula, and the sentence that it is part of
+        while parts and (body[-1].rstrip(" $").endswith((":", ",")) or parts[0].startswith("$$")):
+            body.append(parts.pop(0))
         label = label_of(title)
         if labels.get(label) == here:
             # search finds it first
-            if name := re.search(r"\(([\w -]+)\)$", title): found.append(f"```{{index}} ! {name[1]}\n```")
+            names = [*NUMBERED.findall(title)[:1], *re.findall(r"\(([\w -]+)\)$", title)]
+            found += [f"```{{index}} ! {' '.join(name) if isinstance(name, tuple) else name}\n```" for name in names]
             found.append(f"({label})=")
             labels[label] = ""                               # its target is set; a repetition gets none
         inside = "\n\n".join(body).strip() or "\\"

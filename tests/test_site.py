@@ -11,7 +11,7 @@ import threading
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 import nbformat
 import pytest
@@ -27,10 +27,12 @@ HERE = ROOT/"nbs/theory/02_structure.ipynb"
 def test_a_statement_gets_a_box_and_an_address():
     text = "Before.\n\n**Lemma 2 (union-close).** The union of two matches is one:\n\n$$a$$\n\nAfter."
     found = build.boxed(text, {"lemma-2": "here"}, "here")
-    assert found == "Before.\n\n```{index} ! union-close\n```\n\n" \
+    assert found == "Before.\n\n```{index} ! Lemma 2\n```\n\n```{index} ! union-close\n```\n\n" \
                     "(lemma-2)=\n\n::::{admonition} Lemma 2 (union-close)\n:class: statement\n\n" \
                     "The union of two matches is one:\n\n$$a$$\n::::\n\nAfter."
     assert "(lemma-2)=" not in build.boxed(text, {"lemma-2": "elsewhere"}, "here")
+    split = build.boxed("**Lemma 3 (a).** Let\n\n$$a\\,,$$\n\nand b.\n\nAfter.", {}, "")
+    assert split.endswith("and b.\n::::\n\nAfter.")
     assert build.boxed("**Note.** Not a statement.", {}, "here") == "**Note.** Not a statement."
     assert build.label_of("Remark 2.1 and Appendix C (difference)") == "remark-2-1"
     assert build.label_of("Definition (mean CCA)") == "definition-mean-cca"
@@ -233,17 +235,39 @@ def test_every_page_on_a_phone(browser):
     assert formulas > 500
 
 
+QUESTIONS = {"simple match": "theory/02_structure.html", "what is a simple match?": "theory/02_structure.html",
+             "How do I compare my two models?": "networks/27_your_own_networks.html",
+             "which measure should I report": "experiments/which-measure.html", "Lemma 6": "theory/02_structure.html#",
+             "maximum_match": "api/algorithms.html#subspace_match.algorithms.maximum.maximum_match"}
+
+
 @built
-def test_search_finds_simple_match(browser):
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_search_answers(browser, question):
+    "What a newcomer types leads, first of all, to where it is answered."
     narrow(browser, 1280)
-    browser.get(f"{browser.site}/search.html?q=simple+match")
+    browser.get(f"{browser.site}/search.html?{urlencode({'q': question})}")
     found = browser.execute_async_script("""const done = arguments[0], start = Date.now();
         (function look() {
             const found = [...document.querySelectorAll("#search-results ul.search a")];
             const links = found.map(a => a.getAttribute("href"));
             if (links.length > 5 || Date.now() - start > 20000) done(links); else setTimeout(look, 100);
         })()""")
-    assert any(re.match(r"theory/02_|algorithms/14_", link) for link in found[:3]), found
+    assert found[0].startswith(QUESTIONS[question]), found[:5]
+
+
+BARS = """const formulas = [...document.querySelectorAll("span.math mjx-container")];
+return [formulas.length, formulas.filter(m => m.offsetHeight > m.clientHeight).length]"""
+
+
+@built
+@pytest.mark.parametrize("width", (390, 1280))
+def test_formulas_in_a_line_have_no_scroll_bars(browser, width):
+    narrow(browser, width)
+    browser.get(f"{browser.site}/algorithms/11_geometry.html")
+    browser.execute_async_script(STATE)
+    formulas, with_bars = browser.execute_script(BARS)
+    assert formulas > 100 and not with_bars
 
 
 @built
