@@ -229,21 +229,33 @@ def plot_heatmap(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Mean similarity over pairs as a heat map: layers to the right, ε upwards. Raises `ValueError` for an empty table.
+    """Mean similarity over pairs as a heat map: layers to the right, ε upwards; a line at the ε from which half of the
+    neurons are matched, and a dashed one for unrelated images, where the table has chance.
+
+    Raises `ValueError` for an empty table.
 
     >>> table = pd.DataFrame({"layer": "conv", "depth": 0.4, "eps": [0.1, 0.2, 0.3], "similarity": [0.2, 0.5, 0.9]})
     >>> plot_heatmap(table).get_ylabel()
     'ε'
     """
-    grid = _by_depth(table).pivot_table(index="eps", columns="layer", values="similarity", sort=False).sort_index()
+    table = _by_depth(table)
+    grid = table.pivot_table(index="eps", columns="layer", values="similarity", sort=False).sort_index()
     ax = _axes(ax, max(4, 1.8 + 0.38*grid.shape[1]), 3.4)
     low, high = grid.index[0], grid.index[-1]
     image = ax.imshow(grid, origin="lower", aspect="auto", cmap="viridis", vmin=0, vmax=1, interpolation="nearest",
                       extent=(-0.5, grid.shape[1] - 0.5, low, high))
+    for column, style, colour in (("similarity", "-", "white"), ("chance", "--", "#D55E00")):
+        if column in table:
+            ax.plot(_half(table, column)[grid.columns].to_numpy(), style, color=colour, marker=".", ms=4, lw=1.2)
     _name_layers(ax, list(grid.columns))
     ax.set(xlabel="", ylabel="ε", title=title or "")
     ax.figure.colorbar(image, ax=ax, label="similarity")
     return ax
+
+def _half(table, column):
+    "For each layer the smallest ε of the table at which the mean over pairs is at least a half; NaN where none is."
+    mean = table.groupby(["layer", "eps"])[column].mean().unstack()
+    return (mean >= 0.5).idxmax(axis=1).where((mean >= 0.5).any(axis=1))
 
 # %% ../../nbs/networks/26_figures.ipynb #05ce122a
 def plot_architectures(
