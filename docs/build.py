@@ -339,8 +339,8 @@ def llms() -> str:
     "What a language model should know of the site: the form of llmstxt.org."
     found = [f"# {SETTINGS['title']}", f"> {SETTINGS['description']}",
              f"Source: {SETTINGS['git_url']}. Reference of the functions: {SITE}/api/index.html. All figures: "
-             f"{SITE}/gallery.html. Which measure to report: {SITE}/experiments/which-measure.html. What a simple match "
-             f"is: {SITE}/theory/02_structure.html#definition-4."]
+             f"{SITE}/gallery.html. Which measure to report: {SITE}/experiments/which-measure.html. What a simple "
+             f"match is: {SITE}/theory/02_structure.html#definition-4."]
     for floor in FLOORS:
         rows = [f"- [{title_of(read(path))[0]}]({SITE}/{page(path)}.html): {title_of(read(path))[1]}"
                 for path in notebooks() if page(path).startswith(floor)]
