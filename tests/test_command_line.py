@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -288,10 +289,10 @@ def test_figures_of_sizes_are_drawn_again(sizes):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["compare", "nowhere", "nothing"], "holds no completely trained network"),
-    (["simple", "nowhere", "nothing"], "holds no completely trained network"),
+    (["compare", "nowhere", "nothing"], "there is no nowhere"),
+    (["simple", "nowhere", "nothing"], "there is no nowhere"),
     (["dynamics", "nowhere", "nothing"], "holds no completely trained network"),
-    (["visualize", "nowhere", "nothing"], "holds no completely trained network"),
+    (["visualize", "nowhere", "nothing"], "there is no nowhere"),
     (["compare", "--width", "0.0625", "--seeds", "1"], "at least two networks, not 1"),
     (["simple", "--width", "0.0625", "--seeds", "1"], "between two networks, and there is 1"),
     (["train", "--paper-recipe", "--epochs", "2"], "--paper-recipe has its own epochs"),
@@ -480,14 +481,123 @@ def test_networks_of_others_are_compared(place, makers, tmp_path):
 
 
 @pytest.mark.parametrize("spec, message", [
-    ("first.pt", "first.pt holds weights, and no network; name a function that makes one: MODULE:FUNCTION@first.pt"),
+    ("first.pt", "first.pt holds weights, and no network; name a function that makes one: "
+     "--model MODULE:FUNCTION, or MODULE:FUNCTION@first.pt"),
     ("mynets:nothing@first.pt", "mynets:nothing makes no network"),
     ("nowhere:small@first.pt", "nowhere:small makes no network (No module named 'nowhere')"),
     ("mynets:not_one@first.pt", "it must be a function without arguments"),
     ("mynets:small@third.pt", "there is no third.pt"),
-    ("mynets:small@pickled.pt", "pickled.pt does not fit mynets:small: Weights only load failed"),
+    ("mynets:small@pickled.pt",
+     "pickled.pt holds no weights that can be read without executing code (UnpicklingError: Weights only load "),
     ("torchvision.models:resnet18@first.pt", "first.pt does not fit torchvision.models:resnet18: Error(s) in loading"),
 ])
 def test_weights_without_a_network_lead_to_the_way_out(place, makers, spec, message):
     result = run("compare", spec, spec, *folders(place)[:2])
     assert result.exit_code == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.output
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory):
+    "Two versions of a network of its user, of which one neuron differs, and 300 inputs."
+    folder = tmp_path_factory.mktemp("versions")
+    (folder/"ournets.py").write_text("import torch\nfrom torch import nn\n"
+                                     "def small(): return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2))\n"
+                                     "def other(): return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), "
+                                     "nn.Tanh())\n"
+                                     "def batches(): return [(torch.randn(99, 6, generator=torch.manual_seed(i)),) "
+                                     "for i in range(3)]\n")
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    save_file(network.state_dict(), folder/"before.safetensors")
+    network[0].weight.data[3] = torch.randn(6, generator=generator)
+    torch.save({"epoch": 9, "state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}},
+               folder/"after.pt")
+    return folder
+
+
+def diff(folder, *arguments, model="ournets:small"):
+    return run("diff", folder/"before.safetensors", folder/"after.pt", "--model", model, *arguments)
+
+
+def test_a_diff_names_the_neuron_that_changed(versions, monkeypatch):
+    monkeypatch.chdir(versions)
+    found = diff(versions, "--inputs", "ournets:batches", "--report", versions/"out.html")
+    assert found.exit_code == 0, found.output
+    assert "1 of 1 layer moved. Layer 1 moved most" in found.output and (versions/"out.html").exists()
+    listed = found.output.partition("neurons that moved most")[2].splitlines()
+    assert listed[2].split()[:2] == ["1", "3"]
+
+
+@pytest.mark.parametrize("area, code", [("0", 0), ("0.5", 0), ("0.999", 3)])
+def test_a_pipeline_gets_an_exit_code_of_its_own(versions, monkeypatch, area, code):
+    monkeypatch.chdir(versions)
+    found = diff(versions, "--inputs", "ournets:batches", "--fail-below", area)
+    assert found.exit_code == code and ("not surely an area of" in found.stderr) == (code == 3)
+
+
+def test_too_few_inputs_do_not_pass(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("before", "after"): np.save(tmp_path/f"{name}.npy", rng.normal(size=(20, 30)))
+    found = run("diff", tmp_path/"before.npy", tmp_path/"after.npy", "--fail-below", "0.9")
+    assert found.exit_code == 3 and "Undecided" in found.output
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "on what shall the networks be compared? --inputs takes"),
+    (["--inputs", "nowhere/"], "there is no nowhere"),
+    (["--inputs", "empty"], "empty holds no images"),
+    (["--inputs", "ournets:small"], "it must return a loader"),
+    (["--inputs", "ournets:batches", "--layers", "conv*"], "is called 'conv*'; there are 0, 1, 2"),
+    (["--inputs", "digits"], "a network cannot take Digits"),
+])
+def test_a_diff_that_cannot_be_made_says_why(versions, place, monkeypatch, arguments, message):
+    monkeypatch.chdir(versions)
+    (versions/"empty").mkdir(exist_ok=True)
+    found = diff(versions, *arguments, "--root", place/"data")
+    assert found.exit_code == 1 and message in found.stderr and found.stderr.count("\n") == 1, found.output
+
+
+def test_other_architectures_and_unreadable_files_are_named(versions, monkeypatch):
+    monkeypatch.chdir(versions)
+    (versions/"broken.pt").write_bytes(b"")
+    torch.save(torch.nn.Linear(2, 2), versions/"whole.pt")
+    for file, message in (("broken.pt", "holds no weights that can be read"), ("whole.pt", "without executing code"),
+                          ("ournets:other@after.pt", "does not fit ournets:other")):
+        found = run("diff", "before.safetensors", file, "--model", "ournets:small", "--inputs", "ournets:batches")
+        assert found.exit_code == 1 and message in found.stderr and found.stderr.count("\n") == 1, found.output
+
+
+def test_folders_of_hugging_face_read_sentences(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    letters = "abcdefgh"
+    (tmp_path/"vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters,
+                                                 *(f"##{letter}" for letter in letters)]))
+    config = transformers.BertConfig(vocab_size=21, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+                                     intermediate_size=12, max_position_embeddings=64)
+    network, tokenizer = transformers.BertModel(config), transformers.BertTokenizerFast(str(tmp_path/"vocab.txt"))
+    for name in ("base", "tuned"):
+        network.save_pretrained(tmp_path/name)
+        tokenizer.save_pretrained(tmp_path/name)
+        torch.nn.init.normal_(network.encoder.layer[1].intermediate.dense.weight)
+    rng = np.random.default_rng(0)
+    (tmp_path/"texts.txt").write_text("\n".join("".join(rng.choice(list(letters + " "), n)) for n in range(5, 45)))
+    found = run("diff", tmp_path/"base", tmp_path/"tuned", "--inputs", tmp_path/"texts.txt", "--layers",
+                "encoder.layer.*.intermediate_act_fn")
+    assert found.exit_code == 0 and "on 40 texts of texts.txt" in found.output, found.output
+    rows = [line.split() for line in found.output.splitlines() if line.strip().startswith("encoder.layer.")]
+    assert rows[0][2] == "1" and float(rows[1][2]) < 0.99
+    (tmp_path/"tuned"/"model.safetensors").unlink()
+    wrong = run("diff", tmp_path/"base", tmp_path/"tuned", "--inputs", tmp_path/"texts.txt")
+    assert wrong.exit_code == 1 and "no .safetensors" in wrong.stderr
+
+
+def test_stored_activations_are_compared_without_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("null", "b")):
+        save_file({layer: torch.randn(90, 4, generator=torch.manual_seed(seed)) for layer in ("1", "2")},
+                  f"{name}.safetensors")
+    assert run("compare", "null.safetensors", "b.safetensors", "--out", "here").exit_code == 0
+    assert not (tmp_path/"data").exists() and (tmp_path/"here/area.csv").exists()
+    assert run("report", "here").exit_code == 0
+    text = (tmp_path/"here/report.html").read_text()
+    assert '"name":"1"' in text and '["null","b"]' in text

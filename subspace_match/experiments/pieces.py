@@ -19,11 +19,11 @@ import torch
 from filelock import FileLock
 from matplotlib import pyplot as plt
 from torch import nn
-from torchvision.utils import make_grid
 
 from ..networks.activations import list_layers, record, select_layers
 from ..networks.comparison import compare
 from ..networks.data import ImageData, validation_loader
+from ..networks.exciting import contact_sheet, exciting_images, receptive_field
 from ..networks.files import atomic_path, is_first, provenance, read_json, say, write_csv, write_json
 from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
@@ -393,88 +393,6 @@ def _before(about, loader, device):
     data = about["data"]
     network = build_model(about["architecture"], data["n_classes"], data["in_channels"], about["width"], about["seed"])
     return calibrated(network.to(device), loader)
-
-# %% ../../nbs/experiments/30_experiments.ipynb #ba3be870
-@torch.no_grad()
-def exciting_images(
-    model: nn.Module,
-    loader,                # yields (images, labels), in the order of the data
-    layer: str,
-    neurons: list[int],
-    n: int = 9,            # how many images for each neuron
-) -> pd.DataFrame:
-    "A row for each neuron and rank (1 is the strongest): image, activation, and its row and column on the layer's map."
-    found, start = [], 0
-    for images, labels in loader:
-        activation = record(model, (images, labels), [layer])[layer][:, neurons]
-        maps = activation.reshape(*activation.shape[:2], -1)
-        value, place = maps.max(2)
-        width = activation.shape[3] if activation.ndim == 4 else 1
-        for column, neuron in enumerate(neurons):
-            best = value[:, column].topk(min(n, len(value)))
-            where = place[best.indices, column]
-            found.append(pd.DataFrame({"neuron": neuron, "image": (start + best.indices).tolist(),
-                                       "activation": best.values.tolist(),
-                                       "row": (where//width).tolist(), "column": (where % width).tolist()}))
-        start += len(images)
-    table = pd.concat(found).sort_values(["activation", "image"], ascending=[False, True])
-    table = table.groupby("neuron", sort=False).head(n)
-    table = table.assign(rank=table.groupby("neuron").cumcount() + 1)
-    columns = ["neuron", "rank", "image", "activation", "row", "column"]
-    return table.sort_values(["neuron", "rank"], ignore_index=True)[columns]
-
-# %% ../../nbs/experiments/30_experiments.ipynb #e36479c1
-def receptive_field(
-    model: nn.Module,
-    example,         # a batch
-    layer: str,
-) -> tuple[int, int, int]:
-    """Side, stride and first pixel (negative in the padding) of the square windows that a layer's positions see.
-
-    Raises `ValueError` where it is not a chain of square convolutions and poolings.
-    """
-    modules, side, jump, start = dict(model.named_modules()), 1, 1, 0
-    for name in record(model, example):
-        module = modules[name.split(":")[0]]
-        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.Linear)):
-            raise ValueError(f"{layer} comes after {name}: it sees the whole image")
-        beside = "shortcut" in name or "downsample" in name
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)) and not beside:
-            size, stride, padding = (_square(value, name)
-                                     for value in (module.kernel_size, module.stride, module.padding))
-            if _square(getattr(module, "dilation", 1), name) != 1: raise ValueError(f"{name} is dilated")
-            side, start, jump = side + (size - 1)*jump, start - padding*jump, jump*stride
-        if name == layer: return side, jump, start
-    raise ValueError(f"there is no layer {layer!r}")
-
-def _square(value, name):
-    "The one number behind a size that may be given twice."
-    if isinstance(value, tuple) and len(set(value)) > 1: raise ValueError(f"{name} is not square: {value}")
-    return value[0] if isinstance(value, tuple) else value
-
-# %% ../../nbs/experiments/30_experiments.ipynb #93275a4c
-GREY = 160   # between the pictures, and where a picture ends
-
-def contact_sheet(
-    images: torch.Tensor,               # (n, channels, h, w) uint8
-    table: pd.DataFrame,                # from `exciting_images`; a row of the sheet for each group of `rank` 1, 2, …
-    field: tuple[int, int, int] | None, # from `receptive_field`: crop to the window; None: whole images
-    gap: int = 2,                       # pixels between pictures
-) -> torch.Tensor:
-    "(3, height, width) uint8: the pictures, strongest first, a row for each neuron."
-    tiles = [_tile(images[row.image], field, row.row, row.column) for row in table.itertuples()]
-    if len(tiles) == 1: return tiles[0]
-    sheet = make_grid(torch.stack(tiles), int(table["rank"].max()), gap, pad_value=GREY)
-    return sheet[:, gap:sheet.shape[1] - gap, gap:sheet.shape[2] - gap]   # no frame around the whole
-
-def _tile(image, field, row, column):
-    "One picture, (3, side, side); a window of it where `field` is given."
-    image = image.expand(3, -1, -1)
-    if field is None: return image
-    side, stride, start = field
-    padded = nn.functional.pad(image, [side]*4, value=GREY)
-    top, left = (min(max(0, side + start + stride*place), padded.shape[-1] - side) for place in (row, column))
-    return padded[:, top:top + side, left:left + side]
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2fd2e42b
 def chosen_matches(

@@ -418,7 +418,7 @@ def _groups(
     if len({len(layers) for layers in names}) > 1:
         counts = ", ".join(str(len(layers)) for layers in names)
         raise ValueError(f"the networks have different numbers of layers ({counts}); choose layers that correspond, "
-                         "or pairs='all'")
+                         "or layer_pairs='all'")
     return {" | ".join(dict.fromkeys(row)): list(enumerate(row)) for row in zip(*names)}
 
 # %% ../../nbs/networks/24a_layers.ipynb #c006e7c5

@@ -10,14 +10,15 @@ import base64
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 
-from .files import atomic_path, provenance, read_json
+from .files import atomic_path, provenance, read_csv, read_json
 from ..algorithms.simple import pair_matches, sample_simple_matches
 
 # %% ../../nbs/networks/26b_report.ipynb #26b00005
@@ -69,7 +70,7 @@ def _most_and_least(layers):
     if not len(order): return "No layer has a living neuron, so there is no similarity to speak of."
     best, worst = layers.loc[order.index[-1]], layers.loc[order.index[0]]
     if len(order) == 1: return f"Layer {order.index[0]} has the area {_value(best)}."
-    if best.area - worst.area < 0.005: return f"All layers have the same area, {_value(best)}."
+    if best.area - worst.area < 0.005: return f"All layers have the same area, {best.area:.2f}."
     depth = layers.loc[order.index, "depth"].corr(layers.loc[order.index, "area"], method="spearman")
     trend = ""
     if len(order) > 3 and abs(depth) > 0.8: trend = f" The area {'falls' if depth < 0 else 'rises'} with depth."
@@ -138,6 +139,7 @@ def page_content(
     origin: Mapping[str, object],            # what is said at the end about where the numbers come from
     matches: Mapping[tuple[str, str, str], dict] | None = None,      # (layer, a, b) -> from `found_matches`
     pictures: Mapping[str, Sequence[tuple[str, bytes]]] | None = None,   # layer -> captions and PNGs
+    words: Sequence[str] = (),               # paragraphs that come before those of `in_words`
 ) -> dict:
     "Everything that the page shows, as JSON takes it."
     eps = sorted(similarity.eps.unique())
@@ -160,7 +162,8 @@ def page_content(
             one["neurons"] = _listed_neurons(table, most)
         if found: one["matches"] = found
         layers.setdefault(row["layer"], {"name": row["layer"], "pairs": {}})["pairs"][pairs.index(key[1:])] = one
-    return {"title": title, "words": in_words(areas, similarity), "eps": _short(eps), "pairs": [list(p) for p in pairs],
+    return {"title": title, "words": [*words, *in_words(areas, similarity)],
+            "eps": _short(eps), "pairs": [list(p) for p in pairs],
             "layers": list(layers.values()), "origin": {name: _plain(value) for name, value in origin.items()},
             "pictures": _fitting(pictures or {}), "most": most}
 
@@ -460,8 +463,9 @@ def write_report(
     title: str | None = None,                # None: the names of the networks
     eps: Sequence[float] = EPS,              # the columns
     matches_eps: float | None = 0.3,         # at which simple matches are searched; None: nowhere
-    pictures: Mapping[str, Sequence[tuple[str, bytes]]] | None = None,   # layer -> captions and PNGs
+    pictures: Mapping[str, Sequence[tuple[str, bytes]]] | None = None,   # layer -> captions and PNGs, see `pictures_of`
     origin: Mapping[str, object] | None = None,   # further facts for the end of the report
+    words: Sequence[str] = (),               # paragraphs that come before those of `in_words`
 ) -> Path:
     """Write a comparison as one HTML file that opens without network; returns its path.
 
@@ -478,8 +482,29 @@ def write_report(
     about = {"settings": comparison.settings, **(origin or {}), **provenance()}
     name = title or _listed(comparison.networks, 4)
     content = page_content(areas, comparison.similarity(eps, comparison._reading(None)), neurons, name, about, matches,
-                           pictures)
+                           pictures, words)
     return _write(path, page(content, areas))
+
+SHEETS, ROWS = 6, 3   # pictures are shown of so many layers, those with the smallest areas, and neurons of each
+
+def pictures_of(
+    comparison,               # a `Comparison` that knows its models, of the first two of which pictures are shown
+    loader: Iterable,         # yields batches whose first entry is images: those that were compared, in order
+    images: torch.Tensor,     # (n, channels, h, w) uint8: the same, as they are shown
+) -> dict[str, list[tuple[str, bytes]]]:
+    "The images that excite the worst represented neurons of a layer most, for `write_report`."
+    from subspace_match.networks.exciting import excited
+    areas, neurons, found = comparison.area(), comparison.neuron_levels(), {}
+    first = areas[(areas.network_a == areas.network_a.iloc[0]) & (areas.network_b == areas.network_b.iloc[0])]
+    for layer in first.sort_values("area", kind="stable").layer.head(SHEETS):
+        pair = comparison.layer_pair(layer, *first[["network_a", "network_b"]].iloc[0])
+        for side, name, own in (("x", pair.network_a, pair.layer_a), ("y", pair.network_b, pair.layer_b)):
+            table = neurons[(neurons.layer == layer) & (neurons.network_a == pair.network_a) & ~neurons.dead
+                            & (neurons.network_b == pair.network_b) & (neurons.side == side)]
+            worst = table.nlargest(ROWS, "level").neuron.tolist()
+            png = excited(comparison.models[name], loader, images, own, worst) if worst else None
+            if png: found.setdefault(layer, []).append((f"{name}: what excites neurons {_listed(worst)} most", png))
+    return found
 
 def _partners(comparison):
     "Each neuron's nearest single partner, for all pairs of layers."
@@ -506,15 +531,13 @@ def report_results(
     if results.is_file(): return write_report(Comparison.load(results), path or results.with_suffix(".html"))
     if not (results/"similarity.csv").exists() or not (results/"provenance.json").exists():
         raise FileNotFoundError(f"{results} holds no results of `compare` (similarity.csv and provenance.json)")
-    similarity, facts = pd.read_csv(results/"similarity.csv"), read_json(results/"provenance.json")
-    levels = pd.read_csv(results/"levels.csv.gz") if (results/"levels.csv.gz").exists() else _no_levels()
+    similarity, facts = read_csv(results/"similarity.csv"), read_json(results/"provenance.json")
+    levels = read_csv(results/"levels.csv.gz") if (results/"levels.csv.gz").exists() else _no_levels()
     near = similarity.eps.isin(_nearest(similarity.eps.unique()))
-    if (results/"area.csv").exists(): areas = pd.read_csv(results/"area.csv", keep_default_na=True)
-    else: areas = _areas(similarity, levels)
+    areas = read_csv(results/"area.csv") if (results/"area.csv").exists() else _areas(similarity, levels)
     networks = [network["name"] for network in facts.get("networks", ())]
     title = f"{_listed(networks, 4)} on {facts['data']['title']}"
-    content = page_content(areas.assign(note=areas.get("note", "").fillna("") if "note" in areas else ""),
-                           similarity[near], levels, title, facts, pictures=_sheets(results))
+    content = page_content(areas, similarity[near], levels, title, facts, pictures=_sheets(results))
     return _write(path or results/"report.html", page(content, areas))
 
 def _no_levels(): return pd.DataFrame(columns=["layer", "network_a", "network_b", "side", "neuron", "level", "dead"])
@@ -527,7 +550,7 @@ def _areas(similarity, levels):
     "Areas from the tables of an older version: the mean of the living neurons' levels, and nothing beside it."
     key = ["layer", "network_a", "network_b"]
     about = similarity.drop_duplicates(key).drop(columns=["eps", "similarity"])
-    area = 1 - levels[~levels.dead].groupby(key).level.mean().rename("area")
+    area = 1 - levels[~levels.dead.astype(bool)].groupby(key)["level"].mean().rename("area")
     return about.drop(columns=[*("area", "low", "high", "chance", "held_out")], errors="ignore").merge(
         area.reset_index(), how="left").assign(low=np.nan, high=np.nan, chance=np.nan, held_out=np.nan)
 

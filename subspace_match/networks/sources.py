@@ -7,9 +7,11 @@ __all__ = ['WEIGHTS', 'STORED', 'KINDS', 'IMAGES', 'IMAGENET', 'SOURCES', 'open_
            'validation_inputs', 'open_inputs']
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00002
+import contextlib
 import hashlib
 import importlib
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from .data import ImageData, load_data, validation_loader
@@ -29,9 +32,9 @@ from .training import load_network
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00005
 WEIGHTS = (".pt", ".pth", ".safetensors")     # endings of files that hold a state dict
-STORED = (".npy", ".safetensors", ".h5", ".hdf5")
+STORED = (".npy", ".safetensors", ".h5", ".hdf5", ".zarr")
 KINDS = ("a folder of `train`, a Hugging Face folder, weights with MODULE:FUNCTION@FILE (or --model MODULE:FUNCTION), "
-         "stored activations (.npy, .safetensors, .h5), or torchvision's MODEL:WEIGHTS")
+         "stored activations (.npy, .safetensors, .h5, .zarr), or torchvision's MODEL:WEIGHTS")
 
 def open_network(
     spec: str | Path,            # see the table above
@@ -73,8 +76,7 @@ def _run(spec, device):
     about = {key: info[key]
              for key in ("architecture", "width", "seed", "epochs", "recipe", "data", "weights_checksum")}
     name = f"seed {info['seed']}" + (f" epoch {int(epoch)}" if epoch else "")
-    accuracies = {str(row["epoch"]): row["validation_accuracy"] for row in info["history"]}
-    about["validation_accuracy"] = accuracies.get(str(int(epoch))) if epoch else info["validation_accuracy"]
+    if not epoch: about["validation_accuracy"] = info["validation_accuracy"]
     return network, {"name": name, "epoch": int(epoch) if epoch else None, **about}
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00006
@@ -108,8 +110,9 @@ def _state(file):
     "The state dict of a file, without what scripts wrap it in. Raises `ValueError`."
     try: state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{file} holds no weights that can be read without executing code "
-                         f"({' '.join(str(error).split())[:150]}); save model.state_dict()") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        raise ValueError(f"{file} holds no weights that can be read without executing code ({reason}); save "
+                         "model.state_dict()") from error
     for key in WRAPPED:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping): state = state[key]
     if not isinstance(state, Mapping): raise ValueError(f"{file} holds a {type(state).__name__}, no state dict")
@@ -146,10 +149,14 @@ def _pretrained(folder, device):
         raise ValueError(f"{folder} holds a config.json and no .safetensors; save_pretrained(folder) writes one, and "
                          "weights in other formats are not read")
     library = _transformers()
+    bars = library.utils.logging.is_progress_bar_enabled()
+    library.utils.logging.disable_progress_bar()
     try: network = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True,
                                                      trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"{folder} cannot be opened by transformers: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        if bars: library.utils.logging.enable_progress_bar()
     checksum = tensor_checksum(*(tensor.float() for tensor in network.state_dict().values()))
     about = {"name": folder.name, "architecture": type(network).__name__, "weights_checksum": checksum}
     return network.to(device).eval(), about
@@ -162,11 +169,9 @@ def _stored(path):
         raise ValueError(f"{path} holds weights, and no network; name a function that makes one: "
                          f"--model MODULE:FUNCTION, or MODULE:FUNCTION@{path.name} as in "
                          f"torchvision.models:resnet18@{path.name}")
-    try: layers = stored_activations(path)
-    except ImportError as error: raise ImportError(f"{path} needs h5py: pip install h5py") from error
-    except (OSError, ValueError) as error: raise ValueError(f"{path} cannot be read ({error})") from error
-    if path.suffix == ".npy": layers = {"activations": layers[path.stem]}     # so that two files have one layer
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    layers = stored_activations(path)
+    if path.suffix == ".npy" and layers: layers["activations"] = layers.pop(path.stem)   # two files have one layer
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     checksum = hashlib.sha256("".join(map(file_checksum, files)).encode()).hexdigest()
     return layers, {"name": path.stem, "architecture": "stored activations", "weights_checksum": checksum}
 
@@ -174,7 +179,8 @@ def _are_activations(path):
     "Whether a file holds arrays of two axes or more, all of the same number of inputs."
     if path.suffix != ".safetensors": return False
     try:
-        with safe_open(path, "pt") as file: shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+        with safe_open(path, "pt") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys() if name != "ids"]
     except (SafetensorError, OSError) as error: raise ValueError(f"{path} is damaged ({error})") from error
     return bool(shapes) and all(len(shape) > 1 for shape in shapes) and len({shape[0] for shape in shapes}) == 1
 
@@ -219,6 +225,8 @@ class Inputs:
     mask: Callable | None = None               # see `compare`
     images: torch.Tensor | None = None         # (n, channels, height, width) uint8, where they are images
 
+    def __str__(self): return self.title if self.loader is None else f"{self.what} of {self.title}"
+
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)         # mean and standard deviation of each channel
 SOURCES = ("digits, cifar10, a folder of images, a .npy or .safetensors of inputs, a .txt with a text on each line, "
@@ -259,9 +267,9 @@ def open_inputs(
     if path.is_dir(): return _pictures(path, image_size, batch_size)
     if not path.exists() and ":" in text:
         loader = called(text, "a loader")
-        if isinstance(loader, str) or not isinstance(loader, Iterable):
+        if isinstance(loader, (str, nn.Module)) or not isinstance(loader, Iterable):
             raise ValueError(f"{text} returns a {type(loader).__name__}; it must return a loader, or a list of batches")
-        return Inputs(text, f"what {text} returns", tensor_checksum(), loader)
+        return Inputs(text, "the batches", uuid.uuid4().hex, loader)       # no checksum: nothing is taken for the same
     if not path.exists(): raise FileNotFoundError(f"there is no {path}; inputs are {SOURCES}")
     if path.suffix in (".npy", ".safetensors"): return _arrays(path, batch_size)
     if path.suffix == ".txt": return _texts(path, [Path(network) for network in networks], batch_size)
@@ -282,9 +290,7 @@ def _pictures(folder, size, batch_size):
 
 def _picture(file, size):
     "A picture, (3, height, width) uint8."
-    from PIL import Image
-    try:
-        with Image.open(file) as opened: image = pil_to_tensor(opened.convert("RGB"))
+    try: image = pil_to_tensor(default_loader(str(file)))
     except OSError as error: raise ValueError(f"{file} cannot be used: {error}") from error
     return image if size is None else center_crop(resize(image, [size], antialias=True), [size, size])
 
@@ -304,6 +310,43 @@ def _arrays(path, batch_size):
     return Inputs(path.name, f"{sizes.pop()} inputs", file_checksum(path), batches, mask)
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d0001b
+def is_foreign(
+    spec: str | Path,   # as `open_network` takes them
+) -> bool:
+    "Whether it names a file of weights or activations or a Hugging Face folder: a network without a data set of ours."
+    path = Path(spec)
+    return path.suffix in (*WEIGHTS, *STORED) and "@" not in str(spec) or (path/"config.json").is_file() or (
+        path.is_dir() and any(path.glob("*.npy")))
+
+def inputs_for(
+    networks: Mapping[str, nn.Module | Mapping],   # from `open_networks`
+    specs: Sequence[str | Path],                   # as they were given
+    inputs: str | None = None,                     # as `open_inputs` takes them
+    image_size: int | None = None,
+    device: str | torch.device = "cpu",
+    root: str | Path = "data",
+) -> Inputs:
+    "The inputs of networks; those that stored activations come with. Raises what `open_inputs` raises."
+    first = next(iter(networks.values()))
+    if isinstance(first, nn.Module):
+        if inputs is None: raise ValueError(f"on what shall the networks be compared? --inputs takes {SOURCES}")
+        return open_inputs(inputs, specs, image_size, device=device, root=root)
+    if inputs is not None: raise ValueError("stored activations have their inputs behind them; leave --inputs out")
+    n = len(next(iter(first.values()), ()))
+    return Inputs(f"{n} stored inputs", f"{n} inputs", "")
+
+@contextlib.contextmanager
+def fitting(
+    inputs: Inputs,
+):
+    "Inside, what PyTorch says of inputs that a network cannot take becomes a `ValueError` with a way out."
+    try: yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError): raise
+    except RuntimeError as error:
+        raise ValueError(f"a network cannot take {inputs.title} ({' '.join(str(error).split())[:200]}); --inputs names "
+                         "others") from error
+
+# %% ../../nbs/networks/24d_sources.ipynb #24d0001d
 def _texts(path, folders, batch_size):
     "Lines of text as tokens, padding masked. Raises `ValueError`, `ImportError`."
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
