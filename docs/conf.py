@@ -32,7 +32,7 @@ html_title = build.SETTINGS["title"]
 html_baseurl = build.SITE
 html_static_path = ["static", "../_docs/source/_static"]
 html_css_files = ["site.css"]
-html_search_scorer = "static/scorer.js"
+html_search_scorer = str(DOCS/"static/scorer.js")
 html_favicon = html_logo = "static/icon.svg"
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
