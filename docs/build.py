@@ -3,6 +3,9 @@
 The notebooks become Sphinx's source nearly as they are. What is added: a box and a link target for each numbered
 statement ("**Lemma 2 (union-close).** …"), links from every mention of one, links from `names` to the reference, and
 the pages that no notebook is: the reference, the gallery, "Which measure should I report?", llms.txt.
+
+It also writes _docs/colab: the notebooks as they are, with a first cell that brings what Colab lacks. The workflow
+`site` pushes them to the branch `colab`, from where Colab opens them.
 """
 import base64
 import functools
@@ -228,6 +231,25 @@ def adapted(nb, path: Path, labels: dict[str, str], names: dict[str, str]):
     return nb
 
 
+def launch(path: Path) -> str:
+    "Links that open a notebook where it runs without an installation."
+    repository = SETTINGS["git_url"].removeprefix("https://github.com/")
+    binder = f"https://mybinder.org/v2/gh/{repository}/{SETTINGS['branch']}?urlpath=lab/tree/{SETTINGS['nbs_path']}"
+    return (f"Run it: [Colab](https://colab.research.google.com/github/{repository}/blob/colab/{page(path)}.ipynb) · "
+            f"[Binder]({binder}/{page(path)}.ipynb)")
+
+
+def for_colab(nb, path: Path):
+    "A notebook with a first cell that brings what Colab lacks: the library, and the files that notebooks read."
+    place = f"/content/{SETTINGS['repo']}"
+    lines = ["# Colab starts with nothing: this brings the library and the stored results, in a minute or two.",
+             f"!git clone --quiet --depth 1 --branch {SETTINGS['branch']} {SETTINGS['git_url']} {place}",
+             f"%pip install --quiet {place}",
+             f"%cd {place}/{path.parent.relative_to(ROOT).as_posix()}"]
+    nb.cells.insert(1, nbformat.v4.new_code_cell("\n".join(lines), id="colab"))
+    return nb
+
+
 def plain(text: str) -> str:
     "Markdown without its marks, for alternative texts."
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -355,6 +377,7 @@ def write_source(folder: Path):
     labels, names = statements(), public_names()
     for path in notebooks():
         nb = adapted(read(path), path, labels, names)
+        nb.cells.insert(1, nbformat.v4.new_markdown_cell(launch(path)))
         if page(path) == "index": nb.cells.append(nbformat.v4.new_markdown_cell(contents()))
         (folder/page(path)).parent.mkdir(exist_ok=True)
         nbformat.write(nb, folder/f"{page(path)}.ipynb")
@@ -373,7 +396,11 @@ def write_source(folder: Path):
 def main() -> int:
     if not MATHJAX.exists(): sys.exit("MathJax is missing: `make docs` fetches it, once, with npm")
     write_source(OUT/"source")
-    shutil.rmtree(OUT/"html", ignore_errors=True)
+    for folder in ("html", "colab"): shutil.rmtree(OUT/folder, ignore_errors=True)
+    for path in notebooks():
+        copy = OUT/f"colab/{page(path)}.ipynb"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(for_colab(read(path), path), copy)
     command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", "-d", OUT/"doctrees", OUT/"source", OUT/"html"]
     failed = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT).returncode
     (OUT/"html/llms.txt").write_text(llms(), encoding="utf-8")

@@ -55,6 +55,20 @@ def test_links_to_cells_lead_to_the_sites_pages():
     assert {cell.id for cell in build.read(HERE).cells if "**Lemma 2 (" in cell.source} <= build.linked_cells()
 
 
+def test_a_copy_for_colab_begins_with_what_is_missing_there():
+    stored, copy = build.read(HERE), build.for_colab(build.read(HERE), HERE)
+    title, first, *rest = copy.cells
+    assert [title, *rest] == stored.cells and "git clone" in first.source and build.SETTINGS["git_url"] in first.source
+    assert first.source.endswith("\n%cd /content/subspace_match/nbs/theory")
+    nbformat.validate(copy)
+    assert f"/blob/colab/{build.page(HERE)}.ipynb" in build.launch(HERE) and "mybinder.org" in build.launch(HERE)
+
+
+@built
+def test_colab_has_every_notebook():
+    assert all((ROOT/f"_docs/colab/{build.page(path)}.ipynb").exists() for path in build.notebooks())
+
+
 def test_formulas_stand_on_lines_of_their_own():
     assert build.display_math("so $$a = b$$ holds") == "so \n$$\na = b\n$$\nholds"
     assert build.display_math("```\n$$x$$\n```") == "```\n$$x$$\n```"

@@ -1,1 +1,1 @@
-"""From networks and inputs to comparisons: training, layers, activations, measures, figures. Knows theory and algorithms."""
+"""From networks and inputs to comparisons: training, layers, activations, measures, figures. Knows the floors below."""
