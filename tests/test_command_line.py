@@ -1,4 +1,5 @@
 """The command line: complete runs, runs that go on, failures that are named."""
+import inspect
 import json
 import os
 import shutil
@@ -132,6 +133,56 @@ def test_results_of_networks_trained_anew_are_not_replaced(place, tmp_path):
     result = run("compare", *THREE, *folders(place)[:-1], tmp_path/"results")
     assert result.exit_code == 1
     assert "holds other results (seed 1: weights checksum another there, " in result.output
+
+
+LACKING = {"networks", "loader", "forward", "mask", "lazy", "cache", "ids", "progress"}   # functions, objects, always
+
+
+@pytest.mark.parametrize("command, without", [("compare", {"inputs_kept"}), ("measures", {"drawn", "draws", "seed"})])
+def test_every_choice_of_python_is_an_option(command, without):
+    "The command line has what `compare` has, but what only a program can pass; measures are of all samples."
+    options = set(inspect.signature(getattr(cli, f"{command}_command")).parameters) - {"positions"}
+    options |= {"drawn"} if command == "compare" else set()
+    assert set(inspect.signature(cli.compare).parameters) - LACKING - without <= options
+
+
+def test_choices_reach_the_comparison(place, tmp_path):
+    out = [*folders(place)[:-1], tmp_path/"chosen"]
+    few = ["--layers", "fc2.relu", *THREE]
+    result = run("compare", *few, "--centre", "--dead", "include", "--folds", 3, "--no-chance", "--rotate", "--n-jobs",
+                 1, "--samples", "inputs", "--memory", 1, *out)
+    assert result.exit_code == 0, result.output
+    areas, means = (pd.read_csv(tmp_path/"chosen"/name) for name in ("area.csv", "area-over-pairs.csv"))
+    assert len(areas) == 3 and len(means) == 1 and areas.chance.isna().all() and areas.rotated.between(0, 1).all()
+    settings = read_json(tmp_path/"chosen/provenance.json")["settings"]
+    assert (settings["centre"], settings["dead"], settings["folds"], settings["rotate"]) == (True, "include", 3, True)
+    other = run("compare", *few, *out)
+    assert other.exit_code == 1 and "centre: True there, False asked" in other.output
+    assert not (place/"runs/passes").exists()
+
+
+def test_a_pass_that_was_stopped_is_found_again_by_the_command(place, tmp_path, monkeypatch):
+    def stopped(*args, **options): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "_save_pair", stopped)
+    arguments = ["compare", *THREE, "--layers", "fc1.relu", *folders(place)[:-1], tmp_path/"again"]
+    run(*arguments)
+    passes = list((place/"runs/passes").iterdir())
+    assert len(passes) == 1 and passes[0].suffix == ".safetensors"
+    monkeypatch.undo()
+    assert run(*arguments).exit_code == 0 and not (place/"runs/passes").exists()
+
+
+def test_measures_are_written_with_their_origin(place, tmp_path):
+    out = [*folders(place)[:-2], "--out", tmp_path/"measures.csv"]
+    for _ in range(2):
+        result = run("measures", *THREE, "--layers", "fc2.relu", "--inputs-kept", 20, *out)
+        assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path/"measures.csv")
+    assert len(table[["network_a", "network_b"]].drop_duplicates()) == 3
+    assert {"area", "cka", "rsa"} <= set(table.measure)
+    assert read_json(tmp_path/"measures.json")["settings"]["inputs_kept"] == 20
+    other = run("measures", *THREE, "--layers", "fc1.relu", *out)
+    assert other.exit_code == 1 and "holds other results" in other.output
 
 
 def test_a_full_disk_is_one_line(place, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Comparisons: what a user asks of them."""
 import re
 import warnings
+from pathlib import Path
 
 import joblib
 import matplotlib
@@ -8,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from examples import Twice, network
+from subspace_match.networks.activations import _bytes
 from subspace_match.networks.comparison import EPS, Comparison, compare
 from subspace_match.networks.figures import plot_depth, plot_eps, plot_heatmap
 from subspace_match.networks.layers import record
@@ -239,6 +242,132 @@ def test_intervals_narrow_and_contain_the_value():
         assert row.low <= row.area <= row.high
         widths.append(row.high - row.low)
     assert widths[0] > widths[1] > widths[2]
+
+
+def test_a_layer_of_257_inputs_is_no_layer_of_all():
+    "Random ReLUs on digits: few inputs make them match, and what is held out, the note and a warning say so."
+    pixels = load_digits().data/16
+    x, y = (np.maximum(pixels @ np.random.default_rng(seed).normal(size=(64, 200)), 0) for seed in range(2))
+    with pytest.warns(UserWarning, match="too few different inputs.*few inputs: d = 257"):
+        few = one(compared(x[:257], y[:257]))
+    with warnings.catch_warnings(action="ignore"): many = one(compared(x, y))
+    assert few.area > many.area + 0.05 and few.held_out < many.area and "few inputs" in few.note
+
+
+@pytest.mark.parametrize("copy", [lambda z: np.tile(z, (5, 1)), lambda z: np.repeat(z, 5, 0)])
+@pytest.mark.parametrize("inputs", [8, 60])
+def test_copies_of_an_input_are_no_more_inputs(copy, inputs):
+    "Wherever copies stand, they share a fold: neither the held-out value nor the interval sees them twice."
+    x, y = matrices(inputs, shared=0)
+    with warnings.catch_warnings(action="ignore"): row, once = one(compared(copy(x), copy(y))), one(compared(x, y))
+    assert f"repeated inputs ({inputs} of {5*inputs} differ)" in row.note
+    assert ("few inputs" in row.note) == ("few inputs" in once.note) == (inputs == 8)
+    assert row.area == pytest.approx(once.area) and row.held_out == pytest.approx(once.held_out)
+    assert row[["low", "high"]].tolist() == pytest.approx(once[["low", "high"]].tolist())
+    assert once.held_out < 0.3 and row.inputs == 5*inputs
+
+
+def test_copies_in_a_loader_are_seen_whatever_else_a_batch_holds():
+    torch.manual_seed(0)
+    images = torch.randn(20, 2, 8, 8)
+    batches = [(images[k:k + 10], torch.arange(10) + 10*k) for k in (0, 5, 10, 0)]
+    with warnings.catch_warnings(action="ignore"): comparison = compare([network(0), network(1)], batches)
+    assert set(comparison.area().inputs) == {40}
+    assert all("repeated inputs (20 of 40 differ)" in note for note in comparison.area().note)
+
+
+def test_chance_and_folds_do_not_depend_on_the_order_of_inputs():
+    "Sorted by class, neighbours resemble each other; chance must be that of unrelated inputs all the same."
+    rng = np.random.default_rng(0)
+    labels, centres, mix = np.repeat(np.arange(10), 200), 2*rng.normal(size=(10, 6)), rng.normal(size=(2, 6, 20))
+    causes = centres[labels] + rng.normal(size=(2, 2000, 6))
+    x, y, other = (np.maximum(seen @ m + rng.normal(size=(2000, 20)), 0)
+                   for seen, m in ((causes[0], mix[0]), (causes[0], mix[1]), (rng.permutation(causes[1]), mix[1])))
+    order = rng.permutation(2000)
+    rows, shuffled = one(compared(x, y)), one(compared(x[order], y[order]))
+    unrelated = one(compared(x, other)).area
+    neighbours = one(compared(x, np.roll(y, 1, 0))).area
+    assert rows.chance == pytest.approx(unrelated, abs=0.02) and shuffled.chance == pytest.approx(unrelated, abs=0.02)
+    assert neighbours > unrelated + 0.1
+    values = ["area", "low", "high", "held_out"]
+    assert rows[values].tolist() == pytest.approx(shuffled[values].tolist())
+
+
+def test_neurons_that_are_silent_in_a_fold_are_judged_elsewhere():
+    x, y = matrices(400)
+    x[3:, 0], y[1:, 7], x[:300, 2] = 0, 0, 0
+    residuals = compared(x, y).residuals("a")
+    assert residuals.distance_held_out.between(0, 1).all()
+    assert np.isfinite(compared(x, y).neuron_levels().held_out).all() and one(compared(x, y)).held_out < 1
+
+
+def test_intervals_of_measures_stay_where_the_measure_does():
+    from subspace_match.networks.measures import RANGES
+    for d in (12, 40, 400):
+        with warnings.catch_warnings(action="ignore"): table = compared(*matrices(d, n=6, shared=6)).measures()
+        known = table.dropna()
+        ranges = np.array([RANGES[measure] for measure in known.measure])
+        assert set(table.measure) <= set(RANGES) and len(known) > 10
+        assert (ranges[:, 0] <= known.low).all() and (known.high <= ranges[:, 1]).all()
+        assert (known.low <= known.high).all()
+
+
+def test_the_mean_over_pairs_has_an_interval_of_its_own(loader):
+    comparison = compare({name: network(seed) for seed, name in enumerate("abc")}, loader)
+    pairs, means = comparison.area(), comparison.area(over_pairs=True).set_index("layer")
+    assert means.area.tolist() == pytest.approx(pairs.groupby("layer", sort=False).area.mean().tolist())
+    assert (means.pairs == 3).all() and ((means.low <= means.area) & (means.area <= means.high)).all()
+    width = (pairs.high - pairs.low).groupby(pairs.layer, sort=False).mean()
+    assert (means.high - means.low <= width + 1e-9).all()
+    single = comparison.only("a", "b")
+    assert single.area(over_pairs=True).low.tolist() == pytest.approx(single.area().low.tolist())
+
+
+def test_memory_for_some_layers_at_a_time_gives_the_same_numbers():
+    rng = np.random.default_rng(0)
+    networks = {name: {f"l{k}": rng.normal(size=(150, 30)) for k in range(3)} for name in "abcd"}
+    whole = compare(networks)
+    with pytest.warns(UserWarning, match="3 passes over the loader") as told:
+        parts = compare(networks, memory=2e7)
+    assert {Path(warning.filename).name for warning in told} == {"test_comparison.py"}
+    pd.testing.assert_frame_equal(parts.area(), whole.area())
+    with pytest.raises(ValueError, match="in several passes for want of memory"): parts.geometry("l0")
+    sums, levels = _bytes([30, 30], 5, True, 0, 0, 1)
+    with pytest.warns(UserWarning, match="18 passes"): blocks = compare(networks, memory=sums + levels)
+    pd.testing.assert_frame_equal(blocks.area().drop(columns="chance"), whole.area().drop(columns="chance"))
+    with pytest.raises(ValueError, match="layer l0, block 1 of 6 .60 neurons.*takes"):
+        compare(networks, memory=sums + levels - 1)
+
+
+def test_errors_call_networks_by_their_names(images):
+    broken = network(1)
+    broken[5].weight.data[3] = torch.nan
+    cases = [(dict(networks={"mine": network(0), "yours": broken}, loader=[images]),
+              "layer 6 of network 'yours', batch 0: its activations are NaN or infinite in neuron 3 of 7"),
+             (dict(networks={"mine": network(0), "yours": 3}, loader=[images]), "network 'yours' is of type int"),
+             (dict(networks={"mine": network(0), "yours": network(1)}, loader=[images], layers="reluu"),
+              "network 'mine'"),
+             (dict(networks={"mine": {"a": np.ones((5, 2))}, "yours": {"a": np.ones((6, 2))}}),
+              "6 in a of network 'yours'"),
+             (dict(networks=[{"a": np.ones((5, 2))}, {"a": np.ones((6, 2))}]), "6 in a of network 1"),
+             (dict(networks={"mine": {"a": np.full((9, 2), 1e200)}, "yours": {"a": np.ones((9, 2))}}),
+              "layer a of mine and yours: "),
+             (dict(networks=[network(0), network(1)], loader=[images, images[:0]]),
+              "batch 1 of the loader holds no inputs"),
+             (dict(networks=[network(0), network(1)], loader=[images], folds=2.5),
+              "folds are a whole number.* not 2.5"),
+             (dict(networks=[network(0), network(1)], loader=[images], memory="2GB"), "memory is a number of bytes"),
+             (dict(networks=[network(0), network(1)], loader=[images], n_jobs=0), "n_jobs is how many")]
+    for arguments, message in cases:
+        with pytest.raises((ValueError, TypeError), match=message): compare(**arguments)
+
+
+def test_warnings_are_few_and_point_at_the_caller(images):
+    with pytest.warns(UserWarning) as told: compare([network(0), network(1)], [images[:1]])
+    assert sum("chance is unknown in 2, 6" in str(warning.message) for warning in told) == 1
+    assert {Path(warning.filename).name for warning in told} == {"test_comparison.py"}
+    with pytest.warns(DeprecationWarning) as told: compare([network(0), network(1)], [images], pairs="same")
+    assert {Path(warning.filename).name for warning in told} == {"test_comparison.py"}
 
 
 def test_without_folds_and_chance_there_are_no_numbers_in_their_place():

@@ -125,7 +125,7 @@ def test_an_order_by_chance_without_labels_is_refused(images, by_chance, sampler
             ((chosen, chosen), f"{name} and {name}"),
         ):
             with pytest.raises(
-                ValueError, match=f"networks 0 and 1 may be out of step: their orders are decided by {orders}"
+                ValueError, match=f"network 0 and network 1 may be out of step: their orders are decided by {orders}"
             ):
                 compare(networks, dict(enumerate(loaders)))
     batches = DataLoader(images, batch_sampler=BatchSampler(sampler(), 35, False))

@@ -4,12 +4,15 @@ import re
 from configparser import ConfigParser
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
@@ -42,13 +45,44 @@ def test_example_runs_and_prints_what_is_written_below_it(example, capsys):
     assert capsys.readouterr().out == (below[1] if below else "")
 
 
+class FunctionalBlock(BasicBlock):
+    "A block whose activation functions are called, not modules, as many write it."
+    def forward(self, x):
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out += x if self.downsample is None else self.downsample(x)
+        return out.relu()
+
+
+class FunctionalResNet(torchvision.models.ResNet):
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4): x = stage(x)
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def functional_resnet18(num_classes):
+    model = FunctionalResNet(FunctionalBlock, [2, 2, 2, 2], num_classes)
+    for module in model.modules(): module.__dict__["_modules"].pop("relu", None)
+    return model
+
+
 @pytest.mark.filterwarnings("ignore:too few different inputs")
-def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, monkeypatch):
+@pytest.mark.parametrize("resnet18, name", [(torchvision.models.resnet18, "layer1.0.relu"),
+                                            (functional_resnet18, "layer1.0.relu (function)")])
+def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, monkeypatch, resnet18, name):
+    "From weights to a plot with area, interval, chance and held-out value, in the README's ten lines."
     monkeypatch.chdir(users_files)
+    monkeypatch.setattr(torchvision.models, "resnet18", resnet18)
     run(OWN_COMPARISON)
     table = pd.read_csv(users_files/"area.csv")
     assert table.layer.nunique() == 18 and set(table.network_a) == {"first"}
-    assert table.area.between(0, 1).all() and table.chance.notna().all() and (table.low <= table.high).all()
+    assert name in set(table.layer) and "fc (input)" in set(table.layer)
+    values = table[["area", "low", "high", "chance", "held_out"]]
+    assert ((0 <= values) & (values <= 1)).all(axis=None)
+    assert ((table.low <= table.area) & (table.area <= table.high)).all()
+    legend = {text.get_text() for text in plt.gcf().axes[0].get_legend().get_texts()}
+    assert {"area", "95 % (images)", "chance", "held out"} <= legend
+    plt.close("all")
     with Image.open(users_files/"similarity.png") as picture: assert picture.width > 300
 
 

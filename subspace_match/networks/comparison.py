@@ -11,7 +11,7 @@ import hashlib
 import html
 import itertools
 import json
-import warnings
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .activations import JointGram, joint_grams, progress_bar
-from .files import atomic_path, tensor_checksum
+from .activations import JointGram, _in_groups, progress_bar
+from .files import atomic_path, tensor_checksum, warn
+from .layers import _naming
 from subspace_match.networks.layer_pairs import (
     AREA_COLUMNS,
     MEASURE_COLUMNS,
@@ -35,6 +36,8 @@ from subspace_match.networks.layer_pairs import (
     check_reading,
     dead_neurons,
     find_levels,
+    geometries_in_turn,
+    mean_area_row,
     measure_rows,
     neuron_table,
     pair_geometries,
@@ -134,7 +137,8 @@ class _LayerPairs:
         """
         if self.grams is None:
             raise ValueError(
-                "this comparison was saved without its Gram matrices; compare again, or save with grams=True"
+                "this comparison holds no Gram matrices: it was saved without them (grams=True keeps them), or made in "
+                "several passes for want of memory; compare again, fewer layers at a time"
             )
         members = [
             (self.gram_networks.index(pair.network_a), pair.layer_a),
@@ -172,16 +176,16 @@ def _samples(comparison):
 
 def _renamed(old, new, value):
     "A value that is asked for by the name of version 0.1."
-    warnings.warn(f"{old} is now {new}; the old name goes with version 0.3", DeprecationWarning, stacklevel=3)
+    warn(f"{old} is now {new}; the old name goes with version 0.3", DeprecationWarning)
     return value
 
-_TOLD = set()
+_TOLD = []
 
-def _tell_of(change):
-    "Warn of a default that version 0.2 changed, once."
-    if change in _TOLD: return
-    _TOLD.add(change)
-    warnings.warn(f"since version 0.2, {change}", FutureWarning, stacklevel=3)
+def _tell_of(*changes):
+    "Warn of defaults that version 0.2 changed, where there are such, the first time."
+    if _TOLD or not changes: return
+    _TOLD.append(True)
+    warn(f"since version 0.2, {'; '.join(changes)}; this is said once", FutureWarning)
 
 def _other_way_round(table):
     "A table of residuals with its networks swapped."
@@ -194,9 +198,16 @@ def _other_way_round(table):
 def _find_all(comparison, missing, n_jobs):
     "What `find_levels` finds for each of the pairs, in their order, as it is found."
     from joblib import Parallel, delayed, effective_n_jobs
-    if effective_n_jobs(n_jobs) == 1: return (find_levels(comparison._geometries(pair)) for pair in missing)
-    tasks = (delayed(find_levels)(_on_cpu(comparison._geometries(pair))) for pair in missing)
+    if effective_n_jobs(n_jobs) == 1:
+        how = comparison._reading_of_means
+        return (_levels_of(pair.key, geometries_in_turn(*comparison._members(pair), **how)) for pair in missing)
+    tasks = (delayed(_levels_of)(pair.key, _on_cpu(comparison._geometries(pair))) for pair in missing)
     return Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+
+def _levels_of(key, geometries):
+    "What `find_levels` finds. Raises `ValueError` that names layer and networks."
+    try: return find_levels(geometries)
+    except ValueError as error: raise ValueError(f"layer {key[0]} of {key[1]} and {key[2]}: {error}") from error
 
 def _on_cpu(geometries):
     "The same geometries where other processes can read them."
@@ -221,12 +232,25 @@ def _warn_few_inputs(rows):
             "layer"
         ]: f"{row['layer']} ({row['note']}: d = {row['d']}, area {row['area']:.2f}, held out {row['held_out']:.2f})"
         for row in rows
-        if "few inputs" in row["note"] or "dimensions" in row["note"]
+        if any(word in row["note"] for word in ("few inputs", "repeated", "dimensions"))
     }
     if not reasons: return
     shown = ", ".join(list(reasons.values())[:4]) + (f" and {len(reasons) - 4} more" if len(reasons) > 4 else "")
-    warnings.warn(f"too few different inputs, or dimensions, make even unrelated neurons match: {shown}; "
-                  "more inputs help where they are few", stacklevel=4)
+    warn(f"too few different inputs, or dimensions, make even unrelated neurons match: {shown}; more inputs help where "
+         "they are few")
+
+def _find_missing(comparison, progress=None, n_jobs=None):
+    "Find all levels that are not known yet; the pairs of layers whose they are."
+    missing = [pair for pair in comparison.layer_pairs.values() if pair.curves is None]
+    for pair, found in zip(missing, progress_bar(_find_all(comparison, missing, n_jobs), "matches", len(missing),
+                                                 progress)):
+        pair.curves, pair.dimensions = found
+    return missing
+
+def _by_name(comparison):
+    "The pairs of layers by layer."
+    return {layer: [pair for pair in comparison.layer_pairs.values() if pair.layer == layer]
+            for layer in comparison.layers}
 
 # %% ../../nbs/networks/25_comparison.ipynb #065f213d
 class Comparison(_LayerPairs):
@@ -260,18 +284,14 @@ class Comparison(_LayerPairs):
         as Dask; -1 is all cores.
         Warns where there are too few inputs.
         """
-        missing = [pair for pair in self.layer_pairs.values() if pair.curves is None]
-        for pair, found in zip(
-            missing, progress_bar(_find_all(self, missing, n_jobs), "matches", len(missing), progress)
-        ):
-            pair.curves, pair.dimensions = found
-        _warn_few_inputs([area_row(pair, "leave out") for pair in missing])
+        _warn_few_inputs([area_row(pair, "leave out") for pair in _find_missing(self, progress, n_jobs)])
         return self
 
     def area(
         self,
         dead: str | None = None,   # "leave out", "include" or "exclude" dead neurons; None: as `compare` was told
         rotate: bool = False,      # add the area after a random rotation of b's neurons; needs Gram matrices
+        over_pairs: bool = False,  # a row for each layer: means over pairs of networks, and the interval of this mean
     ) -> pd.DataFrame:
         """The area under the curve of similarity, 1 − mean level: a row for each layer and pair of networks.
 
@@ -281,12 +301,14 @@ class Comparison(_LayerPairs):
         it from meaning what it seems to mean, see `note`);
         where samples were drawn, draws and spread (standard deviation); where names of layers differ, layer_a,
         layer_b, depth_b.
-        NaN stands where there were no folds or no shifted inputs. Raises `ValueError` for another `dead`.
+        NaN stands where there were no folds or no shifted inputs. With `over_pairs`, pairs (how many) stands for the
+        networks. Raises `ValueError` for another `dead`.
         """
         dead = self._reading(dead)
         self.compute()
         if rotate: _rotate_all(self)
         rows = [area_row(pair, dead) for pair in self.layer_pairs.values()]
+        if over_pairs: rows = [mean_area_row(pairs, dead) for pairs in _by_name(self).values()]
         table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=AREA_COLUMNS)
         return table if rotate else table.drop(columns="rotated", errors="ignore")
 
@@ -301,10 +323,10 @@ class Comparison(_LayerPairs):
         `level_intervals`.
         Raises `ValueError` for ε outside [0, 1) or another `dead`.
         """
-        if eps is None:
-            _tell_of(f"without eps=, similarity() takes ε = {', '.join(map(str, EPS))} (0.1: eps=PAPER_EPS)")
-        if dead is None and "dead" not in self.settings.get("given", ()) and self._any_dead():
-            _tell_of('dead neurons are left out of similarities (0.1: dead="include")')
+        chosen = dead is not None or "dead" in self.settings.get("given", ()) or not self._any_dead()
+        changes = {f"similarity() takes ε = {', '.join(map(str, EPS))} without eps= (0.1: PAPER_EPS)": eps is None,
+                   'dead neurons are left out of similarities (0.1: dead="include")': not chosen}
+        _tell_of(*(change for change, concerns in changes.items() if concerns))
         dead = self._reading(dead)
         self.compute()
         rows = [
@@ -408,7 +430,8 @@ class Comparison(_LayerPairs):
         if not len(eps := sorted(np.atleast_1d(eps))): raise ValueError("there is no ε to draw")
         title = self._title() if title is None else title
         if self._is_grid: return figures.plot_layer_grid(self.area(), title=title)
-        return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title)
+        means = self.area(over_pairs=True)
+        return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title, means)
 
     def report(self, path: str | Path, **options) -> Path:
         """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.
@@ -456,13 +479,7 @@ class Comparison(_LayerPairs):
 # %% ../../nbs/networks/25_comparison.ipynb #33768fb3
 def _by_layer(comparison):
     "The table of areas with a row for each layer: means over pairs, notes gathered."
-    table = comparison.area()
-    columns = ["area", "low", "high", "chance", "held_out", "n_x", "n_y", "dead_x", "dead_y", "d"]
-    about = table.groupby("layer", sort=False)[columns].mean()
-    notes = table.groupby("layer", sort=False).note.agg(
-        lambda notes: ", ".join(dict.fromkeys(part for note in notes if note for part in note.split(", ")))
-    )
-    return about.assign(note=notes)
+    return comparison.area(over_pairs=True).set_index("layer")
 
 def _text(comparison):
     "What a terminal shows: the areas by layer, once they are known."
@@ -678,9 +695,7 @@ def _renaming(**new: str) -> Callable[[_Function], _Function]:   # type checkers
         @functools.wraps(function)
         def call(*args, **options):
             for old in sorted(new.keys() & options.keys()):
-                warnings.warn(
-                    f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning, stacklevel=2
-                )
+                warn(f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning)
                 options[new[old]] = options.pop(old)
             return function(*args, **options)
         return call
@@ -741,7 +756,8 @@ def compare(
     affine      adds the constant vector to both spans: a bias is free. Distances stay relative to the whole length of
                 a vector, so that a large mean makes even noise match.
     centre      subtracts every neuron's mean, so that distances are relative to what a neuron varies; a constant
-                neuron counts as dead.
+                neuron counts as dead. Not the default, since Definition 1 does not and layers keep their order
+                either way (25, "Why the default does not centre"); centre where means are of no interest.
     dead        how neurons that are zero on every sample count, see `READINGS`. folds, chance: what stands beside
                 every value, see `Comparison.area`.
     device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only
@@ -757,61 +773,49 @@ def compare(
     >>> comparison.similarity(0.1).similarity.item(), comparison.area().area.item()
     (1.0, 1.0)
     """
-    if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
-        raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
-    names = list(networks) if isinstance(networks, Mapping) else [f"network {k}" for k in range(len(networks))]
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
-    networks = list(networks.values()) if isinstance(networks, Mapping) else list(networks)
-    if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
+    names, networks, given_names = _named(networks)
     if isinstance(layers, Mapping): layers = _numbered(layers, names, "layers are chosen")
     if isinstance(loader, Mapping):
         loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
     if affine and centre: raise ValueError("affine adds the mean to the spans and centre takes it away; choose one")
-    given = [] if dead is None else ["dead"]
-    dead = check_reading("leave out" if dead is None else dead)
-    grams = joint_grams(
-        networks,
-        loader,
-        layers,
-        layer_pairs,
-        samples,
-        drawn,
-        draws,
-        seed,
-        neuron_axis,
-        forward,
-        mask,
-        device,
-        progress,
-        folds=folds,
-        chance=chance,
-        inputs_kept=inputs_kept,
-        memory=memory,
-        cache=cache,
-        grid=grid,
-        ids=ids,
-    )
-    settings = {
-        "layer_pairs": layer_pairs,
-        "samples": samples,
-        "drawn": drawn,
-        "draws": draws if drawn else 1,
-        "seed": seed,
-        "affine": affine,
-        "centre": centre,
-        "dead": dead,
-        "folds": folds,
-        "chance": chance,
-        "grid": grid,
-        "given": given,
-    }
-    comparison = Comparison(names, _layer_pairs(names, grams, centre), grams, settings)
+    if n_jobs == 0: raise ValueError("n_jobs is how many pairs of layers are computed at a time, not 0; -1: all cores")
+    settings = {"layer_pairs": layer_pairs, "samples": samples, "drawn": drawn, "draws": draws if drawn else 1,
+                "seed": seed, "affine": affine, "centre": centre,
+                "dead": check_reading("leave out" if dead is None else dead), "folds": folds, "chance": chance,
+                "grid": grid, "given": [] if dead is None else ["dead"]}
+    with _naming(names if given_names else ()):
+        groups = _in_groups(networks, loader, layers, layer_pairs, samples, drawn, draws, seed, neuron_axis, forward,
+                            mask, device, progress, folds, chance, inputs_kept, memory, cache, grid, ids, False)
+        comparison = _from_groups(names, groups, settings, progress, n_jobs)
     comparison.models = {name: network for name, network in zip(names, networks) if isinstance(network, nn.Module)}
     return comparison if lazy else comparison.compute(progress, n_jobs)
 
 # %% ../../nbs/networks/25_comparison.ipynb #bc58d9e5
+def _named(networks):
+    "Names, networks, and whether the names were given. Raises `TypeError`, `ValueError` for anything else."
+    if not hasattr(networks, "__len__") or isinstance(networks, nn.Module) and not isinstance(networks, nn.ModuleList):
+        raise TypeError("networks come in a list or a dict: compare([a, b], loader)")
+    given = isinstance(networks, Mapping)
+    names = list(networks) if given else [f"network {k}" for k in range(len(networks))]
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"networks are called by strings, since numbers count them: {str(name)!r}, not {name!r}")
+    if len(names) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(names)}")
+    return names, list(networks.values()) if given else list(networks), given
+
+def _from_groups(names, groups, settings, progress, n_jobs):
+    "The comparison of all pairs of layers in the groups of `_in_groups`."
+    found, depths = {}, {}
+    for _, passes, grams in groups:
+        new = [pair for pair in _layer_pairs(names, grams, settings["centre"], depths) if pair.key not in found]
+        part = Comparison(names, new, grams, settings)
+        if passes > 1: _find_missing(part, progress, n_jobs)
+        found |= part.layer_pairs
+        kept, part, grams = (grams if passes == 1 else None), None, None       # a group goes before the next one comes
+    comparison = Comparison(names, sorted(found.values(), key=lambda pair: (pair.depth, pair.depth_b)), kept, settings)
+    if passes > 1: _warn_few_inputs([area_row(pair, "leave out") for pair in found.values()])
+    return comparison
+
 def _numbered(by_network, names, what):
     "What is given for networks by name or number, by number. Raises `ValueError` for unknown networks."
     unknown = [str(name) for name in by_network if name not in names and name not in range(len(names))]
@@ -819,11 +823,11 @@ def _numbered(by_network, names, what):
     return {names.index(name) if name in names else name: value for name, value in by_network.items()}
 
 # %% ../../nbs/networks/25_comparison.ipynb #bccc585e
-def _layer_pairs(names, grams, centre):
-    "All pairs of layers of different networks that share a joint Gram matrix."
-    depths, pairs = {}, []
+def _layer_pairs(names, grams, centre, depths):
+    "All pairs of layers of different networks that share a joint Gram matrix; depths of the layers are counted on."
+    pairs = []
     for k, layer in itertools.chain.from_iterable(joint.members for joint in grams.values()):
-        depths[k, layer] = 1 + sum(other == k for other, _ in depths)
+        depths.setdefault((k, layer), 1 + sum(other == k for other, _ in depths))
     for joint in grams.values():
         dead = dead_neurons(joint, centre)
         for (i, a), (j, b) in itertools.combinations(enumerate(joint.members), 2):
@@ -842,6 +846,32 @@ def _layer_pairs(names, grams, centre):
                     joint.n_inputs,
                     dead[:, joint.block(i)],
                     dead[:, joint.block(j)],
+                    different=joint.n_different,
                 )
             )
     return pairs
+
+# %% ../../nbs/networks/25_comparison.ipynb #be4fad9a
+def statistics_cost(
+    networks: Sequence[nn.Module] | Mapping[str, nn.Module],
+    loader,                  # as for `compare`
+    repeats: int = 3,        # of which the least counts
+    **choices,               # of `compare`
+) -> pd.DataFrame:
+    """Processor time of a comparison, in the pass and in the peels, with and without folds and chance.
+
+    Columns: folds, chance, seconds_pass, seconds_levels, ratio (of their sum to that of the plain comparison).
+    """
+    options = [(0, False), (5, False), (0, True), (5, True)]
+    times: dict = {option: [] for option in options}
+    for _, (folds, chance) in itertools.product(range(repeats), options):
+        began = time.process_time()
+        comparison = compare(networks, loader, folds=folds, chance=chance, lazy=True, progress=False, **choices)
+        between = time.process_time()
+        comparison.compute(progress=False)
+        times[folds, chance].append((between - began, time.process_time() - between))
+    rows = [{"folds": folds, "chance": chance, "seconds_pass": min(one for one, _ in took),
+             "seconds_levels": min(other for _, other in took)} for (folds, chance), took in times.items()]
+    table = pd.DataFrame(rows)
+    total = table.seconds_pass + table.seconds_levels
+    return table.assign(ratio=total/total[0])

@@ -111,6 +111,7 @@ def plot_area(
     table: pd.DataFrame,        # from `Comparison.area`
     ax: Axes | None = None,
     title: str | None = None,
+    means: pd.DataFrame | None = None,   # the same over pairs, whose intervals are drawn; None: means of intervals
 ) -> Axes:
     """The area under the curve of similarity against depth, with interval, chance, held-out value and (where it was
     asked for) rotated value; notes are marked. Raises `ValueError` for an empty table.
@@ -123,6 +124,7 @@ def plot_area(
     layers = list(table.layer.unique())
     ax = _axes(ax, max(4.5, 2 + 0.38*len(layers)), 3)
     lines, colour = _over_pairs(table, "area", layers), "#0072B2"
+    if means is not None: lines |= {end: means.set_index("layer")[end].reindex(layers) for end in ("low", "high")}
     ax.fill_between(
         range(len(layers)),
         lines["low"],
@@ -156,13 +158,15 @@ def plot_area(
     sns.despine(ax=ax)
     return ax
 
-MARKS = {"few inputs": "*", "dimensions": "†", "at chance": "°"}
+MARKS = {"few inputs": "*", "held out below": "‡", "repeated": "†", "dimensions": "†", "at chance": "°"}
 
 def _notes(table, layers):
     "The marks of each layer that has a note."
     text = table.groupby("layer").note.agg(", ".join) if "note" in table else {}
     return {
-        layer: "".join(mark for word, mark in MARKS.items() if word in text[layer]) for layer in layers if layer in text
+        layer: "".join(dict.fromkeys(mark for word, mark in MARKS.items() if word in text[layer]))
+        for layer in layers
+        if layer in text
     }
 
 def _explained(table):
@@ -170,7 +174,9 @@ def _explained(table):
     text = ", ".join(table.note) if "note" in table else ""
     meaning = {
         "few inputs": "too few inputs",
-        "dimensions": "inputs repeat, or fill few dimensions",
+        "held out below": "held out, less than the interval says",
+        "repeated": "inputs repeat",
+        "dimensions": "inputs fill few dimensions",
         "at chance": "not above chance",
     }
     return ";  ".join(f"{MARKS[word]} {meaning[word]}" for word in MARKS if word in text)
@@ -179,6 +185,7 @@ def plot_comparison(
     areas: pd.DataFrame,           # from `Comparison.area`
     similarities: pd.DataFrame,    # from `Comparison.similarity`
     title: str | None = None,
+    means: pd.DataFrame | None = None,   # from `Comparison.area(over_pairs=True)`
 ) -> Axes:
     """`plot_area` above `plot_depth`; returns the upper Axes. Raises `ValueError` for an empty table.
 
@@ -191,7 +198,7 @@ def plot_comparison(
     layers = _by_depth(areas).layer.nunique()
     _, (above, below) = plt.subplots(2, 1, figsize=(max(5, 2.4 + 0.38*layers), 6.4), layout="constrained")
     plot_depth(similarities, below)
-    return plot_area(areas, above, title)
+    return plot_area(areas, above, title, means)
 
 # %% ../../nbs/networks/26_figures.ipynb #c3d09ea5
 def plot_eps(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['atomic_path', 'write_json', 'read_json', 'write_csv', 'read_csv', 'file_checksum', 'tensor_checksum', 'device_name',
-           'provenance', 'is_first', 'say']
+           'provenance', 'warn', 'is_first', 'say']
 
 # %% ../../nbs/networks/20_files.ipynb #939cecab
 import contextlib
@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 import uuid
+import warnings
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -155,6 +156,23 @@ def provenance(
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+# %% ../../nbs/networks/20_files.ipynb #d192b951
+def warn(
+    message: str,
+    category: type[Warning] = UserWarning,
+    # the folder whose lines are skipped
+    inside: str = str(Path(__file__).parent.parent) if "__file__" in globals() else "a notebook",
+):
+    """Warn in the name of the line that called the library.
+
+    >>> with warnings.catch_warnings(record=True) as told: warn("so few")
+    >>> str(told[0].message)
+    'so few'
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_code.co_filename.startswith(inside): frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 # %% ../../nbs/networks/20_files.ipynb #80435262
 def is_first() -> bool:

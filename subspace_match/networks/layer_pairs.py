@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #4bb66f9c
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry, threads_for
 from ..algorithms.maximum import Levels, match_levels
 from .activations import JointGram
-from .measures import MEASURES, all_measures, sample_measures
+from .measures import MEASURES, RANGES, all_measures, sample_measures
 from subspace_match.networks.statistics import (
     few_different, held_out_distances, held_out_levels, jackknife, level_intervals, too_few,
 )
@@ -38,6 +38,7 @@ class LayerPair:
     dead_y: np.ndarray          # (draws, n_y) bool
     curves: dict[str, list[Levels]] | None = None   # from `find_levels`, once they are known
     dimensions: int | None = None                   # see `few_different`
+    different: int | None = None                    # how many of the inputs differ, where that is known
 
     @property
     def levels(self) -> list[Levels] | None:
@@ -63,27 +64,37 @@ def pair_geometries(
 ) -> dict[str, list[Geometry]]:
     """The geometries of a pair of layers, by what is found from them; empty lists where there are no folds or no
     shifted products."""
+    return {name: list(some) for name, some in geometries_in_turn(joint, i, j, affine, centre).items()}
+
+def geometries_in_turn(joint: JointGram, i: int, j: int, affine: bool, centre: bool) -> dict[str, Iterator[Geometry]]:
+    "What `pair_geometries` returns, each made when it is asked for, so that they need not be there at once."
     how = {"affine": affine, "centre": centre}
     counts = [] if joint.fold_samples is None else joint.fold_samples.tolist()
     draws = len(joint.parts) if joint.fold_samples is None else 1
     folds = [f for f, n in enumerate(counts) if n]
     if len(folds) < 2: folds = []
-    return {"levels": [joint.geometry(i, j, draw=draw, **how) for draw in range(draws)],
-            "without": [joint.geometry(i, j, folds=[g for g in folds if g != f], **how) for f in folds],
-            "folds": [joint.geometry(i, j, folds=[f], **how) for f in folds],
-            "chance": [] if joint.shifted is None else [joint.chance_geometry(i, j, **how)]}
+    return {"levels": (joint.geometry(i, j, draw=draw, **how) for draw in range(draws)),
+            "without": (joint.geometry(i, j, folds=[g for g in folds if g != f], **how) for f in folds),
+            "folds": (joint.geometry(i, j, folds=[f], **how) for f in folds),
+            "chance": (joint.chance_geometry(i, j, **how) for _ in range(joint.shifted is not None))}
 
 def find_levels(
-    geometries: Mapping[str, Sequence[Geometry]],   # from `pair_geometries`
+    geometries: Mapping[str, Iterable[Geometry]],   # from `pair_geometries` or `geometries_in_turn`
 ) -> tuple[dict[str, list[Levels]], int | None]:
     "Every curve of a pair of layers, and the number of dimensions where `few_different` finds few."
+    curves: dict[str, list[Levels]] = {"levels": [], "without": [], "chance": [], "held_out": []}
+    dimensions = None
     with threads_for():
-        curves = {
-            name: [match_levels(geometry) for geometry in geometries[name]] for name in ("levels", "without", "chance")
-        }
-        parts = zip(geometries["without"], geometries["folds"], curves["without"])
-        curves["held_out"] = [held_out_levels(train, test, levels) for train, test, levels in parts]
-        return curves, few_different(geometries["levels"][0])
+        for draw, whole in enumerate(geometries["levels"]):
+            curves["levels"].append(match_levels(whole))
+            if draw == 0: dimensions = few_different(whole)
+            del whole
+        for train, test in zip(geometries["without"], geometries["folds"]):
+            curves["without"].append(match_levels(train))
+            curves["held_out"].append(held_out_levels(train, test, curves["without"][-1]))
+            del train, test
+        curves["chance"] = [match_levels(geometry) for geometry in geometries["chance"]]
+    return curves, dimensions
 
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #5e9d6525
 def dead_neurons(joint: JointGram, centre: bool = False) -> np.ndarray:
@@ -168,17 +179,43 @@ def area_row(
     if "rotated" in areas: row["rotated"] = _mean(areas["rotated"])
     return _key(pair) | row | _about(pair, areas["levels"]) | {"note": note(pair, row)}
 
+def mean_area_row(
+    pairs: Sequence[LayerPair],   # of one layer, with their curves
+    dead: str,                    # one of `READINGS`
+) -> dict:
+    "The mean of `area_row` over pairs of networks; its interval is that of the mean, not the mean of intervals."
+    rows = [area_row(pair, dead) for pair in pairs]
+    names = [name for name in AREA_COLUMNS if name in rows[0] and name not in _key(pairs[0]) | {"note": ""}]
+    row = {"layer": pairs[0].layer, "depth": pairs[0].depth, "pairs": len(pairs)}
+    row |= {name: _mean([one[name] for one in rows if one[name] is not None]) for name in [*names, *_also(rows)]}
+    without = [[levels.area for levels in reading(pair, "without", dead)] for pair in pairs]
+    row["low"], row["high"] = np.nan, np.nan
+    if len({len(each) for each in without}) == 1 and without[0]:
+        row["low"], row["high"] = (float(end.clip(0, 1)) for end in jackknife(row["area"], np.mean(without, 0)))
+    notes = [part for one in rows if one["note"] for part in one["note"].split(", ")]
+    return row | {"note": ", ".join(dict.fromkeys(notes))}
+
+def _also(rows): return [name for name in ("rotated",) if all(name in row for row in rows)]
+
 def note(
     pair: LayerPair,
     row: Mapping[str, float],   # area, low, chance, held_out
 ) -> str:
     """What keeps a row from meaning what it seems to mean; nothing where nothing does.
 
-    "few inputs": held out, levels are much higher (`too_few`). "only k dimensions": inputs that are the same, or as
-    good as (`few_different`). "at chance": unrelated inputs give as much.
+    "few inputs": held out, levels are much higher (`too_few`). "held out below the interval": they are higher, by more
+    than the choice of inputs explains. "no living neurons" on one side, "a single input", of which no part can be left
+    out: nothing to compare. "repeated inputs": more than a twentieth are copies. "only k dimensions": inputs that are
+    as good as the same (`few_different`). "at chance": unrelated inputs give as much.
     """
     low = row["area"] if np.isnan(row["low"]) else row["low"]
-    notes = {"few inputs": too_few(row["area"], row["held_out"]) or pair.d <= min(pair.n_x, pair.n_y),
+    few = too_few(row["area"], row["held_out"]) or pair.d <= min(pair.n_x, pair.n_y)
+    different = pair.different if pair.different is not None and pair.inputs else np.inf
+    notes = {"few inputs": few,
+             "held out below the interval": not few and row["held_out"] < low - 0.01,
+             "no living neurons": pair.dead_x.all() or pair.dead_y.all(),
+             "a single input": different == 1,
+             f"repeated inputs ({different} of {pair.inputs} differ)": different < 0.95*(pair.inputs or 0),
              f"only {pair.dimensions} dimensions": pair.dimensions is not None and pair.dimensions < pair.d,
              "at chance": row["chance"] >= low - 1e-9}
     return ", ".join(name for name, holds in notes.items() if holds)
@@ -226,7 +263,7 @@ def neuron_table(
     for side, dead in (("x", pair.dead_x), ("y", pair.dead_y)):
         of_side = {"level": _mean([getattr(levels, side) for levels in curves["levels"]])}
         of_side |= dict(zip(("low", "high"), (getattr(end, side) for end in ends) if ends else (np.nan, np.nan)))
-        of_side["held_out"] = _mean([getattr(levels, side) for levels in curves["held_out"]])
+        of_side["held_out"] = _mean_of_known([getattr(levels, side) for levels in curves["held_out"]])
         parts.append(
             pd.DataFrame(
                 {
@@ -242,6 +279,13 @@ def neuron_table(
         )
     return pd.concat(parts, ignore_index=True)
 
+def _mean_of_known(values):
+    "The mean over the first axis of what is not NaN; NaN where nothing is."
+    if not len(values): return np.nan
+    known = np.isfinite(values)
+    total = np.where(known, values, 0).sum(0)
+    return np.divide(total, known.sum(0), out=np.full(total.shape, np.nan), where=known.any(0))
+
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #ed480b2e
 def residual_table(
     pair: LayerPair,                             # with its curves
@@ -251,7 +295,7 @@ def residual_table(
     """A row for each neuron: side, neuron, dead, distance, distance_held_out, level, partner (number of a neuron of
     the other side; -1 where it is constant), correlation."""
     whole = geometries["levels"][0]
-    held_out = [held_out_distances(train, test)**2 for train, test in zip(geometries["without"], geometries["folds"])]
+    held_out = held_out_distances(geometries["without"], geometries["folds"]) if geometries["folds"] else np.nan
     correlation = centred.unit_gram.cpu().numpy()[:pair.n_x, pair.n_x:]
     levels, dead = pair.levels[0], np.r_[pair.dead_x[0], pair.dead_y[0]]
     partners = [_partner(correlation), _partner(correlation.T)]
@@ -264,7 +308,7 @@ def residual_table(
             "neuron": np.r_[: pair.n_x, : pair.n_y],
             "dead": dead,
             "distance": whole.distances(torch.ones_like(whole.dead)).cpu().numpy(),
-            "distance_held_out": np.sqrt(_mean(held_out)),
+            "distance_held_out": np.minimum(held_out, 1),   # zero is in every span
             "level": np.r_[levels.x, levels.y],
             "partner": np.concatenate([one for one, _ in partners]),
             "correlation": np.concatenate([value for _, value in partners]),
@@ -308,7 +352,7 @@ def measure_rows(
             if without and name in without[0]
             else (np.nan, np.nan)
         )
-        if name == "area": low, high = np.clip((low, high), 0, 1)
+        low, high = np.clip((low, high), *RANGES[name])
         if name == "s_0.3" and without:   # a step function: see `level_intervals`
             lower, upper = level_intervals(levels["levels"][0], levels["without"])
             low, high = upper.similarity(0.3), lower.similarity(0.3)

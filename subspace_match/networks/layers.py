@@ -13,6 +13,7 @@ import fnmatch
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 
 import numpy as np
@@ -251,6 +252,21 @@ def record(
     with recording(model, layers, shapes) as outputs: (forward or _forward)(model, _to(batch, *_place(model)))
     return outputs
 
+# %% ../../nbs/networks/24a_layers.ipynb #5031bcd5
+_NAMES: ContextVar[Sequence[str]] = ContextVar("names of the networks", default=())
+
+@contextlib.contextmanager
+def _naming(names: Sequence[str]):
+    "Within, errors call networks by these names."
+    token = _NAMES.set(names)
+    try: yield
+    finally: _NAMES.reset(token)
+
+def _called(k):
+    "What network k is called."
+    names = _NAMES.get()
+    return f"network {names[k]!r}" if k < len(names) else f"network {k}"
+
 # %% ../../nbs/networks/24a_layers.ipynb #ca3a00da
 def _size(batch):
     """How many inputs a batch holds: the length of its first entry that has one, in a dict of its first array.
@@ -441,6 +457,6 @@ def _choose(
     names = []
     for k, table in enumerate(tables):
         try: names.append(select_layers(table, layers.get(k) if by_network else layers, by_network))
-        except (TypeError, ValueError) as error: raise type(error)(f"network {k}: {error}") from error
+        except (TypeError, ValueError) as error: raise type(error)(f"{_called(k)}: {error}") from error
     as_given = by_network and any(_all_names(table, layers.get(k)) for k, table in enumerate(tables))
     return names, [dict(zip(table.layer, table.axis)) for table in tables], as_given

@@ -59,39 +59,46 @@ def level_intervals(
 
 # %% ../../nbs/networks/25a_statistics.ipynb #fdbe80eb
 def held_out_distances(
-    train: Geometry,                      # the inputs of the fit
-    test: Geometry,                       # other inputs, the same neurons
-    keep: torch.Tensor | None = None,     # (N,) bool: the neurons that span; None: all
+    train: Geometry | Sequence[Geometry],   # the inputs of the fit
+    test: Geometry | Sequence[Geometry],    # other inputs, the same neurons; as many
+    keep: torch.Tensor | None = None,       # (N,) bool: the neurons that span; None: all
 ) -> np.ndarray:
     """Relative distance of every neuron from what the fit makes of the other side's kept neurons, on the inputs of
-    `test`: (N,).
+    `test`: (N,). Of several fits, such as those without each fold, squared distances and squared lengths are added up.
 
-    It is 0 for a neuron that is zero and is said to be so, and above 1 where the fit does more harm than zero would.
-    Raises `ValueError` for other neurons.
+    It is above 1 where the fit does more harm than zero would, 0 for a neuron that is dead, and NaN for one that is
+    zero on the inputs of `test` only, of which nothing can be said there. Raises `ValueError` for other neurons.
     """
-    if (train.n_x, train.n_y, train.affine) != (test.n_x, test.n_y, test.affine):
-        raise ValueError(f"the fit is of {train}, and what it is judged on is {test}")
-    keep = torch.ones_like(train.dead) if keep is None else keep
-    distance = torch.zeros_like(train.norms)
-    first, second = slice(0, train.n_x), slice(train.n_x, None)
-    for own, other in ((first, second), (second, first)):
-        spanning = torch.arange(len(keep), device=keep.device)[other][keep[other]]
-        distance[own] = _off(train, test, torch.arange(len(keep), device=keep.device)[own], spanning)
-    return distance.cpu().numpy()
+    pairs = [(train, test)] if isinstance(train, Geometry) else list(zip(train, test, strict=True))
+    errors = lengths = 0.0
+    for train, test in pairs:
+        if (train.n_x, train.n_y, train.affine) != (test.n_x, test.n_y, test.affine):
+            raise ValueError(f"the fit is of {train}, and what it is judged on is {test}")
+        places = torch.arange(len(train.dead), device=train.dead.device)
+        spans = torch.ones_like(train.dead) if keep is None else keep
+        first, second = places < train.n_x, places >= train.n_x
+        found = [_off(train, test, places[own], places[other & spans])
+                 for own, other in ((first, second), (second, first))]
+        errors = errors + torch.cat([error for error, _ in found])
+        lengths = lengths + torch.cat([size for _, size in found])
+    return _relative(errors, lengths).cpu().numpy()
 
 def _off(train, test, own, spanning):
-    """Relative distances (n,) of the neurons `own` from what the fit makes of those in `spanning`, on the inputs of
-    `test`.
+    """Squared distances (n,) of the neurons `own` from what the fit makes of those in `spanning`, on the inputs of
+    `test`, and their squared lengths there.
     """
-    lengths = torch.where(train.norms > 0, train.norms, 1)
-    products = test.gram/lengths[:, None]/lengths
+    scale = torch.where(train.norms > 0, train.norms, torch.where(test.norms > 0, test.norms, 1))
+    products = test.gram/scale[:, None]/scale
     fit = _coefficients(train.unit_gram[spanning][:, spanning], train.unit_gram[spanning][:, own])
     squared = products[own, own] - 2*(fit*products[spanning][:, own]).sum(0)
     squared = squared + (fit*(products[spanning][:, spanning] @ fit)).sum(0)
-    length = (test.norms/lengths)[own]
-    rounding = 1e-12*(length**2 + (fit**2).sum(0))
-    distance = torch.where(squared > rounding, squared, 0).sqrt()
-    return torch.where(distance > 0, distance/length, 0)   # infinite for a neuron that is zero on `test` only
+    length = (test.norms/scale)[own]**2
+    rounding = 1e-12*(length + (fit**2).sum(0))
+    return torch.where(squared > rounding, squared, 0)*scale[own]**2, length*scale[own]**2
+
+def _relative(error, length):
+    "Distances relative to lengths, both given squared; 0 of nothing is 0, and something of nothing is NaN."
+    return torch.where(length > 0, error/length, torch.where(error > 0, torch.nan, 0.0)).sqrt()
 
 def _coefficients(gram, mixed):
     """The shortest least-squares solution of gram C = mixed; directions that a Gram matrix does not resolve get no part
@@ -113,7 +120,8 @@ def held_out_levels(
 ) -> Levels:
     """Levels on inputs that took no part in finding them; never below those of `train`.
 
-    Raises what `held_out_distances` raises.
+    A neuron that is zero in `train` only was in every match for no reason: its level is 1. One that is zero in `test`
+    only cannot be judged there: NaN, so that it is left out. Raises what `held_out_distances` raises.
     """
     levels = match_levels(train) if levels is None else levels
     level = torch.as_tensor(np.concatenate([levels.x, levels.y]), device=train.norms.device)
@@ -125,7 +133,9 @@ def held_out_levels(
         for own, other in ((places < train.n_x, places >= train.n_x), (places >= train.n_x, places < train.n_x)):
             new = places[joins & own]
             if len(new):
-                result[new] = torch.maximum(level[new], _off(train, test, new, places[inside & other]).clamp(max=1))
+                distance = _relative(*_off(train, test, new, places[inside & other]))
+                result[new] = torch.maximum(level[new], distance.clamp(max=1))
+    result[train.dead & ~test.dead], result[test.dead & ~train.dead] = 1.0, torch.nan
     result = torch.where(result > 1 - train.tolerance, torch.where(level.isnan(), level, 1.0), result).cpu().numpy()
     return Levels(result[:train.n_x], result[train.n_x:], levels.tolerance)
 
