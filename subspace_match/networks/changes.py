@@ -9,6 +9,7 @@ __all__ = ['EPS', 'REPORTED', 'MOVED', 'Changes', 'diff']
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def own_distances(
     layer: str,
     a: int | str = 0,
     b: int | str = 1,
-) -> np.ndarray | None:
+) -> Annotated[np.ndarray, "neurons"] | None:
     """Distance of each neuron from itself in the other version, relative to the shorter of both vectors: (n,).
 
     0 for a neuron that is dead in both versions, infinite for one that is dead in one. None where the versions have

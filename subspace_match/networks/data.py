@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -46,12 +47,12 @@ class ImageData:
     mirrored: bool = True             # does a mirrored image keep its class?
 
     @cached_property
-    def mean(self) -> torch.Tensor:
+    def mean(self) -> Annotated[torch.Tensor, "channels"]:
         "Mean of each channel over (at most 10 000 of) the training images, in units of the full brightness."
         return self._pixels.mean((0, 2, 3))
 
     @cached_property
-    def std(self) -> torch.Tensor:
+    def std(self) -> Annotated[torch.Tensor, "channels"]:
         "Standard deviation of each channel, likewise."
         return self._pixels.std((0, 2, 3))
 
@@ -168,7 +169,7 @@ def _build_once(cache: Path, *source):
     with FileLock(cache.with_name(f".{cache.name}.lock")):
         if not cache.is_dir(): _build(cache, *source)
 
-def _open(cache: Path) -> list[torch.Tensor]:
+def _open(cache: Path) -> list[Annotated[torch.Tensor, "..."]]:
     "The four tensors of a cache, memory-mapped (copy on write: the file is never changed)."
     try: return [torch.from_numpy(np.load(cache/f"{part}.npy", mmap_mode="c")) for part in PARTS]
     except (ValueError, OSError, EOFError) as error:
@@ -209,10 +210,10 @@ def load_data(
 
 # %% ../../nbs/networks/21_data.ipynb #1ac01ce6
 def random_crop(
-    images: torch.Tensor,          # (n, c, h, w)
+    images: Annotated[torch.Tensor, "n c h w"],
     padding: int,                  # pixels of black added on every side
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> Annotated[torch.Tensor, "n c h w"]:
     """Cut each image out of its padded self at a random offset; same shape as `images`.
 
     >>> images = torch.ones(2, 1, 8, 8)
@@ -228,9 +229,9 @@ def random_crop(
     return F.pad(images, [padding]*4)[image, channel, rows, columns]
 
 def random_mirror(
-    images: torch.Tensor,          # (n, c, h, w)
+    images: Annotated[torch.Tensor, "n c h w"],
     generator: torch.Generator,
-) -> torch.Tensor:
+) -> Annotated[torch.Tensor, "n c h w"]:
     """Mirror each image, left to right, with probability one half.
 
     >>> images = torch.arange(3.0).expand(4, 1, 1, 3)

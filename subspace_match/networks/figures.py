@@ -10,6 +10,7 @@ __all__ = ['MARKS', 'eps_colours', 'plot_depth', 'plot_area', 'plot_comparison',
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import matplotlib
 import numpy as np
@@ -269,7 +270,7 @@ def plot_architectures(
     tables: Mapping[str, pd.DataFrame],  # title of the panel -> table
     columns: int = 2,
     plot=plot_depth,                     # what to draw in each panel
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "rows columns"]:
     """A panel for each table; returns the array of Axes.
 
     >>> table = pd.DataFrame({"layer": ["conv", "fc"], "depth": [0.4, 0.8], "eps": 0.3, "similarity": [0.9, 0.2]})

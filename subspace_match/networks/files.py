@@ -19,6 +19,7 @@ import warnings
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import torch
@@ -112,7 +113,7 @@ def file_checksum(path: str | Path) -> str:
     """
     with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
-def tensor_checksum(*tensors: torch.Tensor) -> str:
+def tensor_checksum(*tensors: Annotated[torch.Tensor, "..."]) -> str:
     """SHA-256 of the shapes, types and values of tensors, in hexadecimal.
 
     >>> tensor_checksum(torch.ones(2, 3)) == tensor_checksum(torch.ones(3, 2))

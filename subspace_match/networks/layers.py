@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -24,11 +25,11 @@ from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/networks/24a_layers.ipynb #92735ea7
 def neuron_matrix(
-    activation: torch.Tensor,         # a layer's output for a batch; its first axis counts inputs
+    activation: Annotated[torch.Tensor, "inputs ..."],   # a layer's output for a batch; its first axis counts inputs
     neuron_axis: int | None = None,   # the axis that counts neurons; by default the last for 3-D, otherwise 1
     samples: str = "positions",       # what is a sample: each position of each input, or each input; see below
     grid: tuple[int, int] | None = None,   # average the places of a picture (4-D) to so many rows and columns first
-) -> torch.Tensor:
+) -> Annotated[torch.Tensor, "samples neurons"]:
     """Activations as a (samples, neurons) matrix; rows are ordered by input, then by position. Paper, §5.
 
     samples: "positions" makes a sample of each position of each input, "inputs" averages over the positions, and
@@ -113,7 +114,7 @@ def recording(
     model: nn.Module,
     layers: Iterable[str] | None = None,   # names to record; None: every call of every module
     shapes: bool = False,                  # keep shapes only: tensors without content, on the device "meta"
-) -> Iterator[dict[str, torch.Tensor]]:
+) -> Iterator[dict[str, Annotated[torch.Tensor, "..."]]]:
     """Evaluation mode, with a dict that a forward pass fills with copies of outputs; hooks and mode are restored.
 
     Outputs stand in the order of the calls, inputs on the first axis.
@@ -242,7 +243,7 @@ def record(
     layers: Iterable[str] | None = None,      # names to record; None: all
     forward: Callable | None = None,          # forward(model, batch), where `model(batch[0])` is not right
     shapes: bool = False,                     # see `recording`
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Annotated[torch.Tensor, "inputs ..."]]:
     """The outputs of a model's layers for one batch, in the order of the calls, without gradients, in evaluation mode.
 
     >>> list(record(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.zeros(5, 3)))

@@ -82,7 +82,7 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Sequential(_convolution(n_in, n_out, 1, stride),
                                                                  nn.BatchNorm2d(n_out))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Annotated[torch.Tensor, "n _ _ _"]) -> Annotated[torch.Tensor, "n _ _ _"]:
         inside = self.norm2(self.convolution2(self.relu1(self.norm1(self.convolution1(x)))))
         return self.relu2(inside + self.shortcut(x))
 

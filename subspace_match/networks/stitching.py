@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ SHOWN = {"itself": ("A's own layer", "0.5", "--"), "b": ("B's layer, by the map"
 def plot_stitching(
     table: pd.DataFrame,        # rows of `stitch`, of several pairs
     title: str | None = None,
-) -> np.ndarray:
+) -> Annotated[np.ndarray, "2"]:
     """Accuracy by what a network is given (above) and similarity (below) against depth; returns the two Axes.
 
     Means over all pairs, with 95 % intervals over networks where there are at least four. Raises `ValueError` for an
@@ -85,17 +86,17 @@ class AffineMap:
     missing: torch.Tensor   # (n_a,) variance of each neuron of a that the map does not reach
     explained: float        # share of the variance of a that it reaches, on the samples of the fit
 
-    def __call__(self, z: torch.Tensor) -> torch.Tensor:
-        "Carry samples over: (…, n_b) to (…, n_a)."
+    def __call__(self, z: Annotated[torch.Tensor, "*samples n_b"]) -> Annotated[torch.Tensor, "*samples n_a"]:
+        "Carry samples over."
         return z @ self.weight.to(z).T + self.bias.to(z)
 
 # %% ../../nbs/networks/29b_stitching.ipynb #00000012
 def affine_map(
-    gram: torch.Tensor,                 # (n_a + n_b, n_a + n_b) inner products, a's neurons first
-    sums: torch.Tensor,                 # (n_a + n_b,) sums of activations
+    gram: Annotated[torch.Tensor, "n n"],   # n = n_a + n_b: inner products, a's neurons first
+    sums: Annotated[torch.Tensor, "n"],     # sums of activations
     n_a: int,
     d: int,                             # samples
-    kept: torch.Tensor | None = None,   # (n_b,) bool: the neurons of b that the map may read; None: all
+    kept: Annotated[torch.Tensor, "n_b"] | None = None,   # bool: the neurons of b that the map may read; None: all
     ridge: float = RIDGE,               # of the mean variance of b's neurons
 ) -> AffineMap:
     """The least-squares affine map from b's neurons to a's.
