@@ -452,11 +452,12 @@ AnyKernels = Annotated[bool, typer.Option("--any-kernels",
 
 # %% ../nbs/networks/28_command_line.ipynb #0a45a6c2
 Networks = Annotated[Optional[list[str]],
-                     typer.Argument(help="FOLDER, FOLDER@EPOCH, MODULE:FUNCTION@FILE (weights), a Hugging Face folder, "
-                                         "stored activations or torchvision's MODEL:WEIGHTS; by default those of "
-                                         "--arch and --seeds", show_default=False)]
+                     typer.Argument(help="FOLDER, FOLDER@EPOCH, MODULE:FUNCTION@FILE (weights), MODULE:FUNCTION, a "
+                                         "Hugging Face folder, stored activations or torchvision's MODEL:WEIGHTS; by "
+                                         "default those of --arch and --seeds", show_default=False)]
 Version = Annotated[str, typer.Argument(help="weights (with --model), a Hugging Face folder, stored activations (.npy, "
-                                             ".safetensors, .h5), FOLDER or FOLDER@EPOCH of train, or MODEL:WEIGHTS",
+                                             ".safetensors, .h5), MODULE:FUNCTION, FOLDER or FOLDER@EPOCH of train, or "
+                                             "MODEL:WEIGHTS",
                                         show_default=False)]
 Model = Annotated[Optional[str],
                   typer.Option(help="MODULE:FUNCTION without arguments that makes the network of a file of weights")]

@@ -34,7 +34,7 @@ from .training import load_network
 WEIGHTS = (".pt", ".pth", ".safetensors")     # endings of files that hold a state dict
 STORED = (".npy", ".safetensors", ".h5", ".hdf5", ".zarr")
 KINDS = ("a folder of `train`, a Hugging Face folder, weights with MODULE:FUNCTION@FILE (or --model MODULE:FUNCTION), "
-         "stored activations (.npy, .safetensors, .h5, .zarr), or torchvision's MODEL:WEIGHTS")
+         "stored activations (.npy, .safetensors, .h5, .zarr), MODULE:FUNCTION, or torchvision's MODEL:WEIGHTS")
 
 def open_network(
     spec: str | Path,            # see the table above
@@ -61,6 +61,7 @@ def open_network(
     if path.is_dir() and any(path.glob("*.npy")): return _stored(path)
     if ":" in spec and not path.exists():
         name, _, weights = spec.partition(":")
+        if name not in torchvision.models.list_models(): return _returned(spec, device)
         return _published(name, weights).to(device).eval(), {"name": spec, "architecture": f"torchvision.{name}",
                                                              "weights": weights}
     return _run(spec, device)
@@ -82,9 +83,6 @@ def _run(spec, device):
 # %% ../../nbs/networks/24d_sources.ipynb #24d00006
 def _published(model, weights):
     "A network with weights that torchvision publishes, downloaded on first use."
-    if model not in torchvision.models.list_models():
-        raise ValueError(f"torchvision has no model {model!r}, and there is no file {model}:{weights}; "
-                         f"a network is {KINDS}")
     try: return torchvision.models.get_model(model, weights=weights)
     except KeyError as error: raise ValueError(f"torchvision has no weights {weights!r} of {model}") from error
     except OSError as error:
@@ -98,13 +96,25 @@ PREFIXES = ("module.", "_orig_mod.")                           # of DataParallel
 def _with_weights(maker, file, device):
     "The network that a function, as MODULE:FUNCTION, returns, with the weights of a file. Raises `ValueError`."
     if not file.exists(): raise FileNotFoundError(f"there is no {file}")
-    network, state = called(maker, "a network"), _state(file)
-    if not isinstance(network, nn.Module): raise ValueError(f"{maker} returns a {type(network).__name__}, no nn.Module")
+    network, state = _network_of(maker), _state(file)
     try: network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{file} does not fit {maker}: {' '.join(str(error).split())[:300]}") from error
     about = {"name": file.stem, "architecture": maker, "weights_checksum": file_checksum(file)}
     return network.to(device).eval(), about
+
+def _returned(maker, device):
+    "The network that a function, as MODULE:FUNCTION, returns, weights and all. Raises `ValueError`."
+    network = _network_of(maker)
+    checksum = tensor_checksum(*(tensor.float() for tensor in network.state_dict().values()))
+    about = {"name": maker.partition(":")[2], "architecture": maker.partition(":")[0], "weights_checksum": checksum}
+    return network.to(device).eval(), about
+
+def _network_of(maker):
+    "What a function, as MODULE:FUNCTION, returns, if it is a network. Raises `ValueError`."
+    network = called(maker, "a network")
+    if not isinstance(network, nn.Module): raise ValueError(f"{maker} returns a {type(network).__name__}, no nn.Module")
+    return network
 
 def _state(file):
     "The state dict of a file, without what scripts wrap it in. Raises `ValueError`."
