@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from subspace_match.theory import reference
 from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
-from subspace_match.theory.match import Match, is_match
+from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
 from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.algorithms.minimal import minimal_match, minimal_matches, minimum_matches
+from subspace_match.algorithms.simple import all_minimal_matches, simple_matches
 
 
 @st.composite
@@ -148,8 +149,9 @@ def test_the_margin_covers_the_error_of_every_distance(n, kind):
             true = geometry.distances(pair.keep())[pair.index]
             for r, square in zip(pair.r[pair.alive].tolist(), (true[pair.alive] ** 2).tolist()):
                 assert abs(r - square) <= pair.margin(r) + 1e-14
-            distance, error = refined(pair, pair.alive)
-            assert ((distance - true).abs() <= error + 1e-14)[pair.alive].all()
+            least, most = refined(pair, pair.alive)
+            assert ((least - 1e-14 <= true) & (true <= most + 1e-14))[pair.alive].all()
+            assert (true <= refined(pair, pair.alive, steps=0)[1] + 1e-14)[pair.alive].all()
 
 
 def test_minimum_matches_refuse_dependent_vectors():
@@ -215,3 +217,70 @@ def test_where_rounding_decides_the_user_is_told():
     with pytest.warns(UserWarning, match="rounding"):
         found = maximum_match(x, y, eps - 2.0**-26)
     assert is_match(x, y, found, eps - 2.0**-26)
+
+
+# Certainty: what comes out passes `is_match`, whatever the tables were worth
+
+def adversarial(seed, n=5, d=9):
+    "Near copies and near sums at gaps from 1e-8 to 1e-6, and eps at a distance that occurs, or a tolerance beside it."
+    rng = np.random.default_rng(seed)
+    def side(z):
+        for i in range(1, n):
+            if rng.random() < 0.7: z[i] = rng.integers(-1, 2, i) @ z[:i] + 10 ** -rng.uniform(6, 8) * z[i]
+        return z
+    x = side(rng.normal(size=(n, d)))
+    y = side(rng.normal(size=(n, n)) @ x + rng.choice([0, 1e-7, 0.1, 1]) * rng.normal(size=(n, d)))
+    at = relative_distance(x, y)[rng.integers(n)]
+    return x, y, float(np.clip(at + rng.choice([-1.0, -0.5, 0.0, 1.0]) * TOLERANCE, 0, 0.99))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_answer_is_a_match_where_singular_values_are_tiny():
+    for seed in [*range(24), 405]:
+        x, y, eps = adversarial(seed)
+        found = [maximum_match(x, y, eps), *minimal_matches(x, y, eps).values()]
+        if seed in (0, 405): found += simple_matches(x, y, eps)
+        for match in found: assert is_match(x, y, match, eps), seed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_answer_is_a_match_even_when_the_tables_are_wrong(monkeypatch):
+    "Distances that are half of what they should be, and said to be exact."
+    fit = Pair.fit
+    def flattering(pair, stable=False):
+        fit(pair, stable)
+        pair.r = pair.r / 4
+    monkeypatch.setattr(Pair, "fit", flattering)
+    smaller = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(8, 20))
+        y = rng.normal(size=(8, 8)) * (rng.random((8, 8)) < 0.4) @ x + 0.5 * rng.normal(size=(8, 20))
+        for eps in (0.2, 0.4, 0.6):
+            whole = maximum_match(x, y, eps)
+            assert whole == reference.literal_maximum_match(x, y, eps)
+            for v, match in minimal_matches(x, y, eps).items(): assert v in match and is_match(x, y, match, eps)
+            for match in all_minimal_matches(x, y, eps, ("y", seed % 8)): assert is_match(x, y, match, eps)
+            smaller += len(whole) < 16
+    assert smaller > 10
+
+
+@pytest.mark.parametrize("module, name, values", [
+    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("geometry", "WAITING", (1, 10**6)),
+    ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)), ("geometry", "WAIT", (0, 2**60)),
+])
+def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
+    "They decide what is computed when, and by which route."
+    x, y = correlated(12, 60)
+    x[11] = x[0] + 1e-5 * x[1]
+    before = maximum_match(x, y, 0.4), minimal_matches(x, y, 0.4, seed=0), match_levels(x, y)
+    assert len(before[0]) and len(set(before[1].values())) > 1
+    for value in values:
+        monkeypatch.setattr(f"subspace_match.algorithms.{module}.{name}", value)
+        assert (maximum_match(x, y, 0.4), minimal_matches(x, y, 0.4, seed=0)) == before[:2]
+        assert np.allclose(match_levels(x, y).x, before[2].x, rtol=1e-3)
+
+
+def test_neurons_that_processes_share_get_the_same_matches():
+    x, y = correlated(12, 60)
+    assert minimal_matches(x, y, 0.4, n_jobs=2) == minimal_matches(x, y, 0.4)

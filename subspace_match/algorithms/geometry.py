@@ -6,6 +6,7 @@
 __all__ = ['GRAM_TOLERANCE', 'Geometry', 'accumulate_gram', 'accumulate_factor']
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #94773630
+import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from collections.abc import Callable
@@ -28,13 +29,17 @@ def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted,
         return tuple(torch.as_tensor(part).to(matrix) for part in parts)
 
 
+def directions(z: Annotated[Tensor, "m k"]) -> tuple[Tensor, Tensor]:
+    "The singular values, descending, and the right singular vectors (in rows) of the rows of `z`, scaled to length one."
+    return svd(unit_rows(z[(z != 0).any(1)]))[1:]
+
+
 def span_rows(
     z: Annotated[Tensor, "m k"],  # rows
     tolerance: float,  # directions with singular values below it are rounding noise
 ) -> Annotated[Tensor, "rank k"]:
     "Orthonormal rows that span the rows of `z`, which are scaled to length one."
-    z = unit_rows(z[(z != 0).any(1)])
-    _, s, v = svd(z)
+    s, v = directions(z)
     return v[: int((s > tolerance).sum())]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9e5a6721
@@ -54,6 +59,20 @@ def residual_norms(
 ) -> Annotated[Tensor, "n"]:
     "Distance of every row of `z` from the span of `vectors`."
     return torch.linalg.vector_norm(outside(z, span_rows(vectors, tolerance)), dim=1)
+
+
+def residual_interval(
+    z: Annotated[Tensor, "n k"],  # rows, of length one or less
+    vectors: Annotated[Tensor, "m k"],  # rows
+    tolerance: float,  # of the rank decision
+) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
+    "What the distances of `residual_norms` are at least and at most, should all be rounded differently."
+    s, v = directions(vectors)
+    noise = 2 * (len(z) + len(vectors)) * torch.finfo(z.dtype).eps
+    maybe, surely = (int((s > tolerance + shift).sum()) for shift in (-noise, noise))
+    least, most = (torch.linalg.vector_norm(outside(z, v[:rank]), dim=1) for rank in (maybe, surely))
+    error = noise / float(s[maybe - 1]) if maybe else 0.0
+    return (least - error).clamp(min=0), most + error
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -128,13 +147,22 @@ class Geometry:
     def distances(
         self,
         keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
-        rows: Annotated[Tensor, "N k"] | None = None,  # with these inner products, by default `coordinates`
     ) -> Annotated[Tensor, "N"]:
         "Relative distance of kept neurons from the span of the other side's kept ones; others get 0. Stable."
-        rows, distance = self.coordinates if rows is None else rows, torch.zeros_like(self.norms)
+        rows, distance = self.coordinates, torch.zeros_like(self.norms)
         for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
             distance[own] = residual_norms(rows[own], rows[other], self.tolerance)
         return distance
+
+    def interval(
+        self,
+        keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
+    ) -> tuple[Annotated[Tensor, "N"], Annotated[Tensor, "N"]]:
+        "What these distances are at least and at most, whatever rounding does to them."
+        rows, ends = self.coordinates, (torch.zeros_like(self.norms), torch.zeros_like(self.norms))
+        for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
+            for end, d in zip(ends, residual_interval(rows[own], rows[other], self.tolerance)): end[own] = d
+        return ends
 
     def gram_noise(self, n):
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
@@ -296,9 +324,10 @@ def new_span(own, table, ways):
     return Span(own, table, ways, diagonal, diagonal, table[:0, own], table[:0], ways[:, :0])
 
 
-def rows_of(span: Span, j: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m n"]:
-    "The rows j of the table by now."
-    return span.table[j] - span.left[:, j].T @ span.right if len(span.left) else span.table[j]
+def rows_of(span: Span, j: Tensor | slice, columns: slice = slice(None)) -> Tensor:
+    "The rows j (m, n) of the table by now, or some of their columns."
+    rows = span.table[j, columns]
+    return rows - span.left[:, j].T @ span.right[:, columns] if len(span.left) else rows
 
 
 def ways_of(span, j=slice(None)):
@@ -377,6 +406,7 @@ class Fit(NamedTuple):
     "A `Span`, the squared distances from it, and what rounding may have done to them."
     span: Span
     residual: torch.Tensor  # (n,): only the entries of the others mean something
+    least: float  # no singular value of the span's vectors is below it
     squared: float  # by how much a squared distance may be off
     distance: float  # by how much, on top of that, a distance may be off
 
@@ -397,8 +427,10 @@ def fit_gram(
         residual = gram.diagonal() - (rows**2).sum(0)
         rows = torch.linalg.solve_triangular(upper, rows, upper=True)
         rows[:, j] = torch.cholesky_inverse(upper, upper=True)
-    squared = noise * (1 + float((rows[:, j].diagonal() / size[:, 0] ** 2).sum()))
-    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, squared, 0.0)
+    inverse = rows[:, j].diagonal()
+    squared = noise * (1 + float((inverse / size[:, 0] ** 2).sum()))
+    least = max(float(inverse.sum()), 1.0) ** -0.5
+    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0)
 
 
 def spread(rows, ways, own, j):
@@ -409,27 +441,34 @@ def spread(rows, ways, own, j):
     return every.index_copy_(0, k, rows), all_ways.index_copy_(1, k, ways)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #15ae932d
+UNCLEAR = 8  # within this factor of the tolerance a singular value may be rounding noise or not
+
 def fit_rows(
     z: Annotated[Tensor, "n k"],  # coordinates of all neurons of the pair
     own: slice,  # the span's own neurons
     j: Annotated[Tensor, "m"],  # those of them that are still there
     tolerance: float,  # directions with singular values below it are rounding noise
 ) -> Fit:
-    "`Fit` by a singular value decomposition of the vectors themselves."
+    "`Fit` by a singular value decomposition of the vectors themselves. Warns where it is not clear what is rounding."
     size = torch.linalg.vector_norm(z[j], dim=1)
     u, s, v = svd(z[j] / size[:, None], full=len(j) > z.shape[1])
     rank = int((s > tolerance).sum())
+    if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR)).any():
+        warnings.warn(f"some neurons are nearly dependent: singular values near {tolerance:.0e}; rounding may decide "
+                      "which of them match")
     u, ways, v = u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
     row_noise = len(z) ** 0.5 * torch.finfo(z.dtype).eps / size
     error = float((rows[:, j].diagonal() * row_noise**2).sum().sqrt())
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
-    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), 0.0, error)
+    least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
+    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
 MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it counts as unknown
+WAITING = 64  # so many rows wait before they are worked into the tables
 
 
 class Pair:
@@ -439,11 +478,15 @@ class Pair:
         self,
         geometry: Geometry,
         keep: Annotated[Tensor, "N"],  # bool: the pair to begin with, without zero vectors
+        cautious: bool = False,  # decide nothing by the tables alone?
     ):
         self.geometry, self.index, self.stable = geometry, torch.cat(geometry.sides(keep)), False
+        self.cautious = cautious
         self.n_x = int((self.index < geometry.n_x).sum())
         self.alive = torch.ones_like(self.index, dtype=torch.bool)
         self.fit()
+
+    from_vectors = property(lambda self: self.squared == 0, doc="Do the tables come from the vectors themselves?")
 
     def halves(self):
         "Slices of the first network's neurons and of the second's."
@@ -461,10 +504,13 @@ class Pair:
         self.spans = tuple(f.span for f in fits)
         self.r = torch.cat([f.residual[own] for f, own in zip(fits[::-1], self.halves())])
         self.squared, self.distance, self.wear = max(f.squared for f in fits), max(f.distance for f in fits), 1.0
+        tolerance = self.geometry.tolerance
+        self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
 
     def fits_from_gram(self, present):
         "A `fit_gram` of each side."
-        gram, noise = self.geometry.unit_gram[self.index][:, self.index], self.geometry.gram_noise(len(self.index))
+        gram, noise = self.geometry.unit_gram, self.geometry.gram_noise(len(self.index))
+        if len(self.index) < len(gram): gram = gram[self.index][:, self.index]
         return [fit_gram(gram, own, j, noise) for own, j in zip(self.halves(), present)]
 
     def fits_from_rows(self, present):
@@ -474,6 +520,7 @@ class Pair:
 
     def margin(self, r):
         "How far a squared distance near `r` may be from the true one."
+        if self.cautious: return float("inf")
         error = self.wear * self.distance
         return self.wear * self.squared + 2 * error * max(r, 0.0) ** 0.5 + error**2
 
@@ -500,6 +547,10 @@ class Pair:
         "How many rows wait to be worked into the tables."
         return sum(len(span.left) for span in self.spans)
 
+    def tidy(self):
+        "Settle, once enough rows wait or enough neurons are gone to be worth it."
+        if 2 * int(self.alive.sum()) < len(self.alive) or self.pending() > WAITING: self.settle()
+
     def settle(self):
         "Work them in, and drop the neurons that are gone."
         keep, self.n_x = self.alive, int(self.alive[: self.n_x].sum())
@@ -513,27 +564,55 @@ class Pair:
         return marks
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #bc46ae3b
+class Remainder(NamedTuple):
+    "What coefficients c of some vectors leave of others: e = z - Σ c_j z_j, one for each of q vectors z."
+    slope: Annotated[Tensor, "m q"]  # the inner products of the z_j with e
+    squared: Annotated[Tensor, "q"]  # the squared length of e
+    error: Annotated[Tensor, "q"]  # what rounding may have done to it
+    rounding: Annotated[Tensor, "q"]  # what the rounding of the vectors may do to the length of e
+
+
+def remainder(
+    pair: Pair,
+    j: Annotated[Tensor, "m"],  # positions in `pair`: the z_j, scaled to length one
+    w: Annotated[Tensor, "q"],  # positions in `pair`: the z
+    c: Annotated[Tensor, "m q"],
+) -> Remainder:
+    "The `Remainder`, from the vectors where the tables come from them, else from their inner products."
+    geometry, i, k, length = pair.geometry, pair.index[j], pair.index[w], torch.linalg.vector_norm(c, dim=0)
+    size = geometry.unit_gram.diagonal()[i].sqrt()[:, None]
+    rounding = 2 * len(pair.index) * torch.finfo(c.dtype).eps * (1 + length)
+    if pair.from_vectors:
+        own = geometry.coordinates[i] / size
+        rest = geometry.coordinates[k] - c.T @ own
+        return Remainder(own @ rest.T, (rest**2).sum(1), torch.zeros_like(length), rounding)
+    gram = geometry.unit_gram[i]
+    product = gram[:, k] / size
+    slope = product - (gram[:, i] / size / size.T) @ c
+    squared = geometry.unit_gram.diagonal()[k] - (c * (product + slope)).sum(0)
+    return Remainder(slope, squared, geometry.gram_noise(len(pair.index)) * (1 + length**2), rounding)
+
+
 def refined(
     pair: Pair,
     asked: Annotated[Tensor, "n"],  # bool: some of those who are left
-):
-    "(n,) distances of those asked for, from stable coordinates, and by how much they may be off; 0 for the others."
-    z, distance, error = pair.geometry.coordinates[pair.index], torch.zeros_like(pair.r), torch.zeros_like(pair.r)
-    noise = len(z) ** 0.5 * torch.finfo(z.dtype).eps
-    size = torch.linalg.vector_norm(z, dim=1)
+    steps: int = 1,  # that improve the coefficients; without any, only the upper ends mean something
+) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
+    """What the distances of those asked for are at least and at most; 0 for the others.
+
+    The lower ends rely on the tables, the upper ones do not.
+    """
+    least, most = torch.zeros_like(pair.r), torch.zeros_like(pair.r)
     for span, other in zip(pair.spans, reversed(pair.halves())):
-        w = asked[other].nonzero()[:, 0] + other.start
-        own = z[span.own] / size[span.own, None] * pair.alive[span.own, None]
-        c = span.table[:, w] - span.left.T @ span.right[:, w]
-        c += solved(span, own @ (z[w] - c.T @ own).T)
-        rest = z[w] - c.T @ own
-        slope = own @ rest.T
-        distance[w] = torch.linalg.vector_norm(rest, dim=1)
-        error[w] = (slope * solved(span, slope)).sum(0).clamp(min=0).sqrt()
-        error[w] += noise * (1 + torch.linalg.vector_norm(c / size[span.own, None], dim=0))
-    return distance, error
-
-
-def solved(span, b):  # (n_own, q)
-    "S b, by now."
-    return span.table[:, span.own] @ b - span.left.T @ (span.right[:, span.own] @ b)
+        j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
+        c = rows_of(span, j, other)[:, w - other.start]
+        e = remainder(pair, j + span.own.start, w, c)
+        if steps: inverse = rows_of(span, j, span.own)[:, j]
+        for _ in range(steps):
+            c = c + inverse @ e.slope
+            e = remainder(pair, j + span.own.start, w, c)
+            short = (e.slope * (inverse @ e.slope)).sum(0).clamp(min=0)
+            least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding).clamp(min=0)
+        cut = pair.cut * torch.linalg.vector_norm(c, dim=0)
+        most[w] = (e.squared + e.error).clamp(min=0).sqrt() + e.rounding + cut
+    return least, most

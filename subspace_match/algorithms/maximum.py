@@ -7,6 +7,7 @@ __all__ = ['maximum_match', 'Levels', 'match_levels']
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #d590353f
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Annotated
@@ -72,18 +73,15 @@ def resolved_eps(geometry: Geometry, eps: float | None) -> float:
 def peel(
     pair: Pair,
     eps: float,  # in [0, 1)
-    watch: Annotated[Tensor, "m"] | None = None,  # positions in `pair`: stop early once all of these are gone
-    takes: Annotated[Tensor, "n n"] | None = None,  # bool: entry (u, w) says that no match inside with w lacks u
-) -> Pair:
-    "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left passes."
+    along: Callable | None = None,  # of those who fail, (n,) bool: all who go with them; None to stop
+) -> Pair | None:
+    "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left passes. None if told to stop."
     limit = eps + pair.geometry.tolerance
     if not pair.stable and not pair.knows(limit**2): pair.fit(stable=True)
-    while watch is None or pair.alive[watch].any():
-        out = failing(pair, limit)
-        if not out.any(): return pair
-        if takes is not None: out = pair.alive & along(takes, out)
-        if watch is not None and not (pair.alive & ~out)[watch].any(): pair.alive = pair.alive & ~out
-        else: pair.delete(out)
+    while (out := failing(pair, limit)).any():
+        if along is not None: out = along(out)
+        if out is None: return None
+        pair.delete(out & pair.alive)
     return pair
 
 
@@ -93,26 +91,32 @@ def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
     out = pair.alive & (pair.r > limit**2 + margin)
     unsure = pair.alive & (pair.r > limit**2 - margin)
     if out.any() or not unsure.any(): return out
-    distance, error = refined(pair, unsure)
-    out, unsure = distance - error > limit, distance + error > limit
-    if out.any() or not unsure.any(): return out
-    if not pair.fresh:
-        pair.fit(stable=True)
-        return failing(pair, limit)
-    return doubtful(pair, unsure, limit)
+    least, most = refined(pair, unsure)
+    if (least > limit).any() or not (most > limit).any(): return least > limit
+    if pair.from_vectors: return doubtful(pair, most > limit, limit)
+    pair.fit(stable=True)
+    return failing(pair, limit)
 
 
 def doubtful(pair: Pair, unsure: Annotated[Tensor, "n"], limit: float) -> Annotated[Tensor, "n"]:
-    "bool: who of those whom rounding may decide are farther than `limit`, by a new fit of the vectors themselves."
-    eps = limit - pair.geometry.tolerance
-    warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; whether those neurons match is not "
-                  "certain")
-    return unsure & (pair.geometry.distances(pair.keep(), pair.geometry.vectors)[pair.index] > limit)
+    "bool: who of those whom the tables cannot tell may be farther than `limit`, by the vectors themselves."
+    least, most = (end[pair.index] for end in pair.geometry.interval(pair.keep()))
+    out = unsure & (most > limit)
+    if (least[out] <= limit).any():
+        warnings.warn(f"some distances are within rounding errors of eps = {limit - pair.geometry.tolerance:g}; neurons "
+                      "that match only if they are rounded favourably are left out")
+    return out
 
 
-def along(takes, out):  # (n, n) bool, (n,) bool or indices: at least one
-    "(n,) bool: all who go when those in `out` go."
-    return takes[out].view(torch.uint8).amax(0).bool()
+def surely(pair: Pair, eps: float) -> Pair:
+    "What `peel` leaves of `pair`; all of it passes, whatever the tables were worth."
+    start, pair = pair.keep(), peel(pair, eps)
+    return pair if certain(pair, eps) else peel(Pair(pair.geometry, start, cautious=True), eps)
+
+
+def certain(pair: Pair, eps: float) -> bool:
+    "Do all who are left pass, whatever the tables are worth?"
+    return not bool((refined(pair, pair.alive, steps=0)[1] > eps + pair.geometry.tolerance).any())
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #456a4f52
 def split_null(
@@ -169,7 +173,7 @@ def maximum_match(
     keep, null = split_null(geometry, as_keep(geometry, within))
     pair = Pair(geometry, keep)
     warn_of_float32(pair, eps)
-    keep = peel(pair, eps).keep() | null
+    keep = surely(pair, eps).keep() | null
     return as_match(geometry, keep & ~excluded(geometry, dead))
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #789153b5
@@ -285,4 +289,4 @@ def peel_levels(pair: Pair, level: Annotated[Tensor, "N"]) -> None:
         out = r >= lowest
         level[pair.index[out]] = lowest**0.5
         pair.delete(out)
-        if 2 * int(pair.alive.sum()) < len(pair.alive) or pair.pending() > 64: pair.settle()
+        pair.tidy()

@@ -7,35 +7,39 @@ __all__ = ['minimal_match', 'minimal_matches', 'minimum_matches']
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #163e6414
 from copy import copy
-from typing import Annotated
+from itertools import chain
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .geometry import Geometry, Pair, ways_of, threads_for
+from .geometry import Geometry, Pair, rows_of, threads_for, ways_of
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
-from .maximum import (along, as_geometry, as_keep, as_match, peel, resolved_eps, split_null,
-                                               warn_of_float32)
+from .maximum import (as_geometry, as_keep, as_match, certain, peel, resolved_eps, split_null,
+                                               surely, warn_of_float32)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #b892cb5c
 def taken_along(
-    pair: Pair,  # settled: the match M that it holds
+    pair: Pair,  # the match M that it holds
     eps: float,  # in [0, 1)
-) -> Annotated[Tensor, "n n"]:
-    "bool: entry (u, w) says that w goes when u goes: it does not pass once u alone is gone from M."
-    takes = torch.eye(len(pair.index), dtype=torch.bool, device=pair.index.device)
+    u: Annotated[Tensor, "m"],  # positions in `pair`
+) -> Annotated[Tensor, "m n"]:
+    "bool: entry (k, w) says that w goes when u_k goes: it does not pass once u_k alone is gone from M."
+    takes = torch.zeros(len(u), len(pair.index), dtype=torch.bool, device=u.device)
     limit = (eps + pair.geometry.tolerance) ** 2
-    limit += pair.margin(limit)
+    room = torch.where(pair.alive, limit + pair.margin(limit) - pair.r, torch.inf)
     for span, other in zip(pair.spans, reversed(pair.halves())):
-        growth = span.table[:, other] ** 2 / span.table[:, span.own].diagonal()[:, None]
-        takes[span.own, other] = pair.r[other] + growth > limit
+        mine = ((span.own.start <= u) & (u < span.own.stop)).nonzero()[:, 0]
+        j = u[mine] - span.own.start
+        lost = rows_of(span, j, other).square_().div_(span.now[j, None]) > room[other]
         if len(span.ways):
-            spare = torch.linalg.vector_norm(ways_of(span), dim=0) > pair.geometry.tolerance
-            takes[span.own, other] &= ~spare[:, None]
-    return takes
+            lost &= (torch.linalg.vector_norm(ways_of(span, j), dim=0) <= pair.geometry.tolerance)[:, None]
+        takes[mine, other] = lost
+    return takes.scatter_(1, u[:, None], True)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #fbbe1ec2
 def closure(
@@ -62,68 +66,106 @@ def extend(
     return takes | (reach.float() @ old[columns] > 0)
 
 
+def among(takes: Annotated[Tensor, "n n"], some: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m m"]:
+    "The relation among some. Rows are cheap to choose, columns are not."
+    return takes.index_select(0, some).T.contiguous().index_select(0, some).T
+
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #226939cf
-class Node:
-    "A match and, for each of its neurons u, those that no smaller match without u can contain: row u of `takes`."
+class Node(NamedTuple):
+    "A match, and some v's in it. Whom it holds is open, or is in every match inside that holds one of these v's."
+    pair: Pair
+    group: Annotated[Tensor, "g"]  # the v's, as indices of all N neurons
+    open: Annotated[Tensor, "m"]  # those yet to be tried, in their order, as indices of all N neurons
+    takes: Annotated[Tensor, "m m"]  # bool, closed: entry (a, b) says that open[b] goes when open[a] goes
 
-    def __init__(self, pair, eps, takes=None):
-        direct = taken_along(pair, eps)
-        self.pair, self.takes = pair, closure(direct) if takes is None else extend(takes, direct)
-        self.position = torch.full_like(pair.geometry.dead, -1, dtype=torch.int64)
-        self.position[pair.index] = torch.arange(len(pair.index), device=pair.index.device)
 
-    def open_candidates(self, group, candidates):  # indices into all N neurons
-        "The candidates, in their order, that are in the match and not forced by everyone in the group."
-        candidates = candidates[self.position[candidates] >= 0]
-        if len(candidates) == 0: return candidates
-        forced = self.takes[self.position[candidates]][:, self.position[group]]
-        return candidates[~forced.all(1)]
+def places(pair: Pair, neurons: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m"]:
+    "The positions in `pair` of neurons, given as indices of all N."
+    return torch.searchsorted(pair.index, neurons)
 
-    def without(self, group, dropped, eps):
-        "Algorithm 1 inside the match without `dropped`, as a Pair; None, or stopped early, where the whole group goes."
-        u, v = self.position[dropped], self.position[group]
-        out = along(self.takes, u)
-        if out[v].all(): return None
-        pair = copy(self.pair)
-        pair.delete(out)
-        return peel(pair, eps, v, self.takes)
 
-    def force(self, lost, u):  # (n,) bool, and the position of the neuron whose loss took them along
-        "Whoever contains one of the `lost` contains `u`, and all that `u` is forced to have."
-        self.takes[self.takes[:, u]] |= along(self.takes, lost)
+def forced(
+    node: Node,
+    which: Annotated[Tensor, "m"],  # bool: open neurons that are in every match of a v of the group after all
+) -> Node:
+    "The node without them, and without those who take them along: such neurons are in all these matches, too."
+    if not which.any(): return node
+    left = (~node.takes.index_select(1, which.nonzero()[:, 0]).any(1)).nonzero()[:, 0]
+    return node._replace(open=node.open[left], takes=among(node.takes, left))
+
+
+def narrowed(node: Node, group: Annotated[Tensor, "g"]) -> Node:
+    "The node for fewer v's: whoever takes all of these along is in every match that holds one of them."
+    mine = torch.isin(node.open, group)
+    if int(mine.sum()) < len(group): return node._replace(group=group)
+    return forced(node._replace(group=group), node.takes[:, mine].all(1))
+
+
+def looked_at(node: Node, eps: float) -> Node:
+    "The node with what the tables of its pair force."
+    u = places(node.pair, node.open)
+    needs = taken_along(node.pair, eps, u).T.contiguous()
+    node = node._replace(takes=extend(node.takes, needs.index_select(0, u).T))
+    return narrowed(forced(node, needs[node.pair.alive.index_fill(0, u, False)].any(0)), node.group)
+
+
+def tried(node: Node, size: int, eps: float) -> Pair | None:
+    "Algorithm 1 inside the match without the first `size` open neurons, as a Pair; None where the whole group goes."
+    u, mine = places(node.pair, node.open), torch.isin(node.open, node.group).nonzero()[:, 0]
+    always = node.pair.alive.index_fill(0, u, False)  # in every match of the group
+    undecided = len(mine) == len(node.group)  # is each v itself open?
+
+    def along(out):
+        "All who go when those in `out` go; None when that is everyone in the group."
+        if (out & always).any(): return None
+        lost = node.takes[out[u]].any(0)
+        if undecided and lost[mine].all(): return None
+        return torch.zeros_like(out).index_put_((u,), lost)
+
+    out = along(torch.zeros_like(always).index_fill_(0, u[:size], True))
+    if out is None: return None
+    pair = copy(node.pair)
+    pair.delete(out)
+    return peel(pair, eps, along)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #678533d5
 FIRST = 8  # so many candidates are asked for at once in the beginning,
 MORE = 2  # and this many times as many after each success
 
 def descend(
-    geometry,
-    keep: Annotated[Tensor, "N"],  # bool: the maximum match, without zero vectors
-    eps,  # in [0, 1)
-    group,  # indices of the neurons v whose minimal match is wanted
-    order,  # indices of all kept neurons, in the order in which they are tried
+    pair: Pair,  # the maximum match, without zero vectors
+    eps: float,  # in [0, 1)
+    group: Annotated[Tensor, "g"],  # indices of the neurons v whose minimal match is wanted
+    order: Annotated[Tensor, "m"],  # indices of all its neurons, in the order in which they are tried
 ):
-    "Yield (v's, match) until every v of `group` has its minimal match: Algorithm 2 for all of them at once."
-    stack = [(Node(Pair(geometry, keep), eps), group, order, FIRST)]
+    "Yield (v's, match as a Pair) until every v of `group` has its minimal match: Algorithm 2 for all of them at once."
+    alone = torch.eye(len(order), dtype=torch.bool, device=order.device)
+    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST)]
     while stack:
-        node, group, candidates, size = stack.pop()
-        candidates = node.open_candidates(group, candidates)
-        if len(candidates) == 0:
-            yield group, node.pair.keep()
+        node, size = stack.pop()
+        if len(node.open) == 0:
+            if len(node.group): yield node.group, node.pair
             continue
-        block = candidates[:size]
-        smaller = node.without(group, block, eps)
-        survives = torch.zeros_like(group, dtype=torch.bool) if smaller is None else smaller.alive[node.position[group]]
-        rest, group = group[~survives], group[survives]
-        if len(rest) and len(block) > 1: stack.append((node, rest, candidates, max(1, len(block) // 4)))
-        elif len(rest):
-            node.force(~smaller.alive, int(node.position[block]))
-            stack.append((node, rest, candidates[1:], 1))
+        size, first = min(size, len(node.open)), torch.arange(len(node.open), device=order.device) == 0
+        smaller = tried(node, size, eps)
+        if smaller is None: survives = torch.zeros_like(node.group, dtype=torch.bool)
+        else: survives = smaller.alive[places(smaller, node.group)]
+        rest, group = node.group[~survives], node.group[survives]
+        if len(rest): stack.append((narrowed(node if size > 1 else forced(node, first), rest), max(1, size // 4)))
         if len(group):
-            left = smaller.alive.nonzero()[:, 0]
-            takes = node.takes.index_select(0, left).index_select(1, left)
-            smaller.settle()
-            stack.append((Node(smaller, eps, takes), group, candidates[size:], MORE * size))
+            left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
+            smaller.tidy()
+            node = Node(smaller, group, node.open[left], among(node.takes, left))
+            stack.append((looked_at(node, eps), MORE * size))
+
+
+def surely_minimal(pair, eps, group, order):
+    "Yield (v's, match as (N,) bool) for everyone in `group`; all of it passes, whatever the tables were worth."
+    for some, match in descend(pair, eps, group, order):
+        if certain(match, eps): yield some, match.keep()
+        else:
+            again = Pair(pair.geometry, pair.keep(), cautious=True)
+            yield from ((v, m.keep()) for v, m in descend(again, eps, some, order))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #f6628b90
 def neuron_name(geometry, i):  # index among all N neurons
@@ -132,17 +174,32 @@ def neuron_name(geometry, i):  # index among all N neurons
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #f8dc09b2
 def prepare(x, y, eps, within, seed):
-    "What both functions below begin with: geometry, ε, maximum match (N,), the order of trials."
+    "What both functions below begin with: ε, the maximum match as a Pair, null vectors (N,), the order of trials."
     geometry = as_geometry(x, y)
     eps = resolved_eps(geometry, eps)
     keep, null = split_null(geometry, as_keep(geometry, within))
     pair = Pair(geometry, keep)
     warn_of_float32(pair, eps)
-    keep = peel(pair, eps).keep()
+    pair = surely(pair, eps)
+    pair.settle()
+    keep = pair.keep()
     order = (keep | null).nonzero()[:, 0].tolist()
     if seed is not None: np.random.default_rng(seed).shuffle(order)
     order = torch.tensor(order, dtype=torch.int64, device=keep.device)
-    return geometry, eps, keep, null, order[keep[order]]
+    return eps, pair, null, order[keep[order]]
+
+
+@threads_for()
+@torch.inference_mode()   # no gradients: every small step costs less
+def for_some(pair, eps, group, order): return list(surely_minimal(pair, eps, group, order))
+
+
+def for_everyone(pair, eps, order, n_jobs):
+    "What `surely_minimal` yields for all neurons of `pair`, in so many processes."
+    if n_jobs == 1: return surely_minimal(pair, eps, pair.index, order)
+    parts = pair.index.tensor_split(2 * effective_n_jobs(n_jobs))
+    work = Parallel(n_jobs, return_as="generator_unordered")
+    return chain.from_iterable(work(delayed(for_some)(pair, eps, part, order) for part in parts))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
 @threads_for()
@@ -171,13 +228,13 @@ def minimal_match(
     >>> minimal_match(x, y, eps, v=("x", 3)) is None
     True
     """
-    geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
-    side, i = check_neuron(v, geometry.n_x, geometry.n_y)
-    i += geometry.n_x * (side == "y")
-    if null[i]: return as_match(geometry, torch.arange(len(null), device=null.device) == i)
-    if not keep[i]: return None
-    [(_, match)] = descend(geometry, keep, eps, torch.tensor([i], device=keep.device), order)
-    return as_match(geometry, match)
+    eps, pair, null, order = prepare(x, y, eps, within, seed)
+    side, i = check_neuron(v, pair.geometry.n_x, pair.geometry.n_y)
+    i += pair.geometry.n_x * (side == "y")
+    if null[i]: return as_match(pair.geometry, torch.arange(len(null), device=null.device) == i)
+    if not pair.keep()[i]: return None
+    [(_, match)] = surely_minimal(pair, eps, torch.tensor([i], device=null.device), order)
+    return as_match(pair.geometry, match)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
 @threads_for()
@@ -191,6 +248,7 @@ def minimal_matches(
     # int or Generator that shuffles the order of the trials, one order for all neurons
     seed: int | np.random.Generator | None = None,
     progress: bool = False,  # show a progress bar
+    n_jobs: int = 1,  # processes that share the neurons, as joblib counts them: -1 for all cores
 ) -> dict[tuple[str, int], Match]:
     """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v
     at once.
@@ -206,11 +264,11 @@ def minimal_matches(
     >>> len(found), found["x", 1]
     (6, Match([1], [2], n_x=4, n_y=4))
     """
-    geometry, eps, keep, null, order = prepare(x, y, eps, within, seed)
-    every = torch.arange(len(null), device=null.device)
+    eps, pair, null, order = prepare(x, y, eps, within, seed)
+    geometry, every = pair.geometry, torch.arange(len(null), device=null.device)
     found = {neuron_name(geometry, i): as_match(geometry, every == i) for i in every[null].tolist()}
-    with tqdm(total=int(keep.sum()), disable=not progress) as bar:
-        for group, match in descend(geometry, keep, eps, every[keep], order) if keep.any() else ():
+    with tqdm(total=len(pair.index), disable=not progress) as bar:
+        for group, match in for_everyone(pair, eps, order, n_jobs):
             found |= dict.fromkeys([neuron_name(geometry, i) for i in group.tolist()], as_match(geometry, match))
             bar.update(len(group))
     return {v: found[v] for v in sorted(found)}
@@ -227,15 +285,13 @@ def minimum_matches(
     >>> found["x", 0], found["x", 1]
     (Match([0], [0], n_x=2, n_y=2), Match([0, 1], [0, 1], n_x=2, n_y=2))
     """
-    geometry, _, keep, null, _ = prepare(x, y, 0.0, None, None)
+    _, pair, null, _ = prepare(x, y, 0.0, None, None)
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
-    pair = Pair(geometry, keep)
     pair.fit(stable=True)
     if any(len(span.ways) for span in pair.spans):
         raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
-    takes, found = closure(taken_along(pair, 0.0)), {}
+    takes, found = closure(taken_along(pair, 0.0, torch.arange(len(pair.index)))), {}
     for i, whole in zip(pair.index.tolist(), takes.T):
-        members = torch.zeros_like(keep)
-        members[pair.index[whole]] = True
-        found[neuron_name(geometry, i)] = as_match(geometry, members)
+        members = torch.zeros_like(null).index_fill_(0, pair.index[whole], True)
+        found[neuron_name(pair.geometry, i)] = as_match(pair.geometry, members)
     return found

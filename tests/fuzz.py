@@ -1,0 +1,182 @@
+"""The engine against exhaustive search, on as many small instances as there is time for: `python tests/fuzz.py -h`.
+
+Batch k of a kind is drawn from the seed (kind, k), and its tally is written when it is done, so that a run may be
+stopped at any time and goes on where it stopped. What is compared:
+
+- `maximum_match` with the union of all matches, and `is_match` of it, on every instance,
+- `Levels.match`, `minimal_matches` and `simple_matches` on every fourth or sixteenth (levels not near the tolerance:
+  they are certified to a part of themselves).
+
+An answer that differs is an error, unless the user was warned that rounding decides.
+"""
+
+import argparse
+import csv
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from subspace_match.algorithms.geometry import Geometry
+from subspace_match.algorithms.maximum import match_levels, maximum_match
+from subspace_match.algorithms.minimal import minimal_matches
+from subspace_match.algorithms.simple import simple_matches
+from subspace_match.theory.match import TOLERANCE, is_match, unit_rows
+from test_algorithms import EPS, KINDS
+
+BATCH = 200  # instances of one size, drawn and searched together
+
+
+# Instances
+
+def near_tolerance(rng, n_x, n_y, d):
+    "Near copies and near sums, with gaps from 1 down to the tolerance."
+    def side(z):
+        for i in range(1, len(z)):
+            if rng.random() < 0.6: z[i] = rng.integers(-1, 2, i) @ z[:i] + 10 ** -rng.uniform(0, 8.5) * z[i]
+        return z
+    x = side(rng.normal(size=(n_x, d)))
+    y = rng.integers(-1, 2, (n_y, n_x)) @ x + rng.choice([0, 1e-8, 1e-7, 1e-3, 1]) * rng.normal(size=(n_y, d))
+    return x, side(y)
+
+
+def affine(rng, n_x, n_y, d):
+    "Neurons with means of any size, some nearly constant; the constant vector is in both spans."
+    x = rng.normal(size=(n_x, d + 3)) * rng.choice([0.05, 1], (n_x, 1)) + rng.choice([0, 1, 3], (n_x, 1))
+    y = (rng.normal(size=(n_y, n_x)) * rng.integers(0, 2, (n_y, n_x))) @ x + 0.3 * rng.normal(size=(n_y, d + 3))
+    return x, y + rng.choice([0, 1, 3], (n_y, 1))
+
+
+ALL_KINDS = [*KINDS, affine, near_tolerance]
+
+
+def batch(kind, k, most):
+    "Batch k of a kind: x (B, n_x, d), y (B, n_y, d), eps (B,)."
+    rng = np.random.default_rng([ALL_KINDS.index(kind), k])
+    n_x, n_y, d = (int(n) for n in rng.integers(1, [most + 1, most + 1, 6]))
+    x, y = (np.stack(side) for side in zip(*[kind(rng, n_x, n_y, d) for _ in range(BATCH)]))
+    eps = rng.choice(EPS, BATCH)
+    if kind is near_tolerance:  # thresholds at the distances themselves, and beside them
+        whole = distances(units(x), units(y), (1 << n_y) - 1)
+        at = np.take_along_axis(whole, rng.integers(0, n_x, (BATCH, 1)), 1)[:, 0]
+        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * TOLERANCE, eps)
+        eps = eps.clip(0, 0.99)
+    return x, y, eps
+
+
+# Exhaustive search, for many instances at once
+
+def units(z):  # (B, n, d)
+    "Every row of length one."
+    return unit_rows(z.reshape(-1, z.shape[2])).reshape(z.shape)
+
+
+def distances(z, vectors, subset):  # (B, n, d), (B, m, d), a bit mask
+    "(B, n): the distance of each z from the span of a subset of the vectors, by the rule of `relative_distance`."
+    chosen = vectors[:, [j for j in range(vectors.shape[1]) if subset >> j & 1]]
+    if chosen.shape[1] == 0: return np.linalg.norm(z, axis=2)
+    _, s, v = np.linalg.svd(units(chosen), full_matrices=False)
+    basis = np.where(s[:, :, None] > TOLERANCE, v, 0)
+    for _ in range(2): z = z - (z @ basis.transpose(0, 2, 1)) @ basis
+    return np.linalg.norm(z, axis=2)
+
+
+def passing(z, vectors, eps):
+    "(B, 2^m) bit masks: which z are within eps of the span of each subset of the vectors."
+    bits = 1 << np.arange(z.shape[1])
+    return np.stack([(distances(z, vectors, s) <= eps[:, None] + TOLERANCE) @ bits
+                     for s in range(1 << vectors.shape[1])], 1)
+
+
+def all_matches(x, y, eps):
+    "(B, 2^n_y, 2^n_x) bool: is this pair of subsets a match?"
+    X, Y = np.arange(1 << x.shape[1]), np.arange(1 << y.shape[1])[:, None]
+    ok_x, ok_y = passing(x, y, eps), passing(y, x, eps)
+    return (X & ~ok_x[:, :, None] == 0) & (Y & ~ok_y[:, None, :] == 0)
+
+
+def simple_masks(masks, n):
+    "Of the matches of one instance, as bit masks, those that are no union of smaller ones."
+    inside = np.zeros(1 << n, np.int64)
+    inside[masks] = masks
+    for bit in range(n):
+        without, with_bit = inside.reshape(-1, 2, 1 << bit).transpose(1, 0, 2)
+        with_bit |= without
+    smaller = np.zeros_like(masks)
+    for bit in 1 << np.arange(n): smaller |= np.where(masks & bit, inside[masks & ~bit], 0)
+    return {int(m) for m in masks[masks != smaller]}
+
+
+# The comparison
+
+def mask_of(match, n_x):
+    return sum(1 << int(i) for i in match.x) | sum(1 << int(j) + n_x for j in match.y)
+
+
+def differences(x, y, eps, masks, kind, i):
+    "The names of the functions whose answers on one instance differ from exhaustive search."
+    n_x, n, is_affine = len(x), len(x) + len(y), kind is affine
+    geometry = Geometry.from_vectors(x, y, affine=is_affine)
+    largest, found = int(np.bitwise_or.reduce(masks)), maximum_match(geometry, eps=eps)
+    if not is_affine and not is_match(x, y, found, eps): yield "not a match"
+    if mask_of(found, n_x) != largest: yield "maximum_match"
+    if i % 4 == 0 and kind is not near_tolerance and mask_of(match_levels(geometry).match(eps), n_x) != largest: yield "levels"
+    if i % 4 == 1:
+        for v, match in minimal_matches(geometry, eps=eps, seed=i).items():
+            mask, bit = mask_of(match, n_x), 1 << v[1] + n_x * (v[0] == "y")
+            inside = masks[(masks & ~mask == 0) & (masks & bit != 0)]
+            if not (is_affine or is_match(x, y, match, eps)): yield "not a match"
+            if list(inside) != [mask]: yield "minimal_matches"
+    if i % 16 == 2 and {mask_of(m, n_x) for m in simple_matches(geometry, eps=eps)} != simple_masks(masks, n):
+        yield "simple_matches"
+
+
+def run(kind, k, most):
+    "The tally of one batch."
+    x, y, eps = batch(kind, k, most)
+    z_x, z_y = units(x), units(y)
+    if kind is affine: z_x, z_y = (z - z.mean(2, keepdims=True) for z in (z_x, z_y))
+    tables = all_matches(z_x, z_y, eps)
+    tally = {"kind": kind.__name__, "batch": k, "n_x": x.shape[1], "n_y": y.shape[1], "d": x.shape[2],
+             "instances": len(x), "warned": 0, "differ_where_warned": 0, "errors": 0, "not_a_match": 0}
+    for i, (a, b, e, table) in enumerate(zip(x, y, eps.tolist(), tables)):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            wrong = list(differences(a, b, e, np.flatnonzero(table), kind, i))
+        warned = any("rounding" in str(w.message) for w in told)
+        tally["warned"] += warned
+        tally["not_a_match"] += "not a match" in wrong
+        tally["differ_where_warned"] += bool(wrong) and warned
+        if wrong and (not warned or "not a match" in wrong):
+            tally["errors"] += 1
+            print(f"{kind.__name__} batch {k} instance {i}: {', '.join(sorted(set(wrong)))}", flush=True)
+    return tally
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--instances", type=int, default=22_000, help="how many in all, spread over the kinds")
+    parser.add_argument("--most", type=int, default=3, help="most neurons a side")
+    parser.add_argument("--out", default="results/fuzz/tally.csv", help="the tally, a row for each batch; goes on from it")
+    options, path = (options := parser.parse_args()), Path(options.out)
+    torch.set_num_threads(1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = {(row["kind"], int(row["batch"])) for row in csv.DictReader(path.open())} if path.exists() else set()
+    todo = [(kind, k) for k in range(-(-options.instances // (BATCH * len(ALL_KINDS)))) for kind in ALL_KINDS]
+    errors = 0
+    for kind, k in todo:
+        if (kind.__name__, k) in done: continue
+        tally, new = run(kind, k, options.most), not path.exists()
+        with path.open("a", newline="") as out:
+            writer = csv.DictWriter(out, tally)
+            if new: writer.writeheader()
+            writer.writerow(tally)
+        errors += tally["errors"]
+    print(f"{len(todo) * BATCH} instances, {errors} new errors")
+    return errors > 0
+
+
+if __name__ == "__main__": sys.exit(main())
