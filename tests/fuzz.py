@@ -123,7 +123,8 @@ def differences(x, y, eps, masks, kind, i):
     largest, found = int(np.bitwise_or.reduce(masks)), maximum_match(geometry, eps=eps)
     if not is_affine and not is_match(x, y, found, eps): yield "not a match"
     if mask_of(found, n_x) != largest: yield "maximum_match"
-    if i % 4 == 0 and kind is not near_tolerance and mask_of(match_levels(geometry).match(eps), n_x) != largest: yield "levels"
+    if i % 4 == 0 and kind is not near_tolerance:
+        if mask_of(match_levels(geometry).match(eps), n_x) != largest: yield "levels"
     if i % 4 == 1:
         for v, match in minimal_matches(geometry, eps=eps, seed=i).items():
             mask, bit = mask_of(match, n_x), 1 << v[1] + n_x * (v[0] == "y")
@@ -160,8 +161,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--instances", type=int, default=22_000, help="how many in all, spread over the kinds")
     parser.add_argument("--most", type=int, default=3, help="most neurons a side")
-    parser.add_argument("--out", default="results/fuzz/tally.csv", help="the tally, a row for each batch; goes on from it")
-    options, path = (options := parser.parse_args()), Path(options.out)
+    parser.add_argument("--out", default="results/fuzz/tally.csv", help="the tally; goes on from it")
+    options = parser.parse_args()
+    path = Path(options.out)
     torch.set_num_threads(1)
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {(row["kind"], int(row["batch"])) for row in csv.DictReader(path.open())} if path.exists() else set()

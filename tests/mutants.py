@@ -1,4 +1,4 @@
-"""Do the tests notice when the engine is wrong? Small changes to algorithms/, one at a time: `python tests/mutants.py -h`.
+"""Do the tests notice when the engine is wrong? It is changed in one place at a time: `python tests/mutants.py -h`.
 
 A mutant is one comparison, sign, constant, condition or early return changed. Each runs, in a process of its own, the
 instances of fuzz.py and then tests that end at the first failure. The tally has a row for each mutant and is written as
@@ -165,7 +165,7 @@ def main():
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
     parser.add_argument("--every", type=int, default=1, help="only every so many of the mutants")
     parser.add_argument("--functions", nargs="*", help="only mutants inside these")
-    parser.add_argument("--seconds", type=float, default=120, help="processor time after which a mutant counts as noticed")
+    parser.add_argument("--seconds", type=float, default=120, help="processor time after which it counts as noticed")
     parser.add_argument("--out", default="results/mutants/tally.csv", help="the tally; goes on from it")
     options = parser.parse_args()
     path = Path(options.out)

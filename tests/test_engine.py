@@ -266,8 +266,9 @@ def test_every_answer_is_a_match_even_when_the_tables_are_wrong(monkeypatch):
 
 
 @pytest.mark.parametrize("module, name, values", [
-    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("geometry", "WAITING", (1, 10**6)),
-    ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)), ("geometry", "WAIT", (0, 2**60)),
+    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)),
+    ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)),
+    ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)),
 ])
 def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
     "They decide what is computed when, and by which route."

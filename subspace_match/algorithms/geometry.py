@@ -30,7 +30,7 @@ def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted,
 
 
 def directions(z: Annotated[Tensor, "m k"]) -> tuple[Tensor, Tensor]:
-    "The singular values, descending, and the right singular vectors (in rows) of the rows of `z`, scaled to length one."
+    "The singular values, descending, and right singular vectors, as rows, of the rows of `z` scaled to length one."
     return svd(unit_rows(z[(z != 0).any(1)]))[1:]
 
 

@@ -75,7 +75,7 @@ def peel(
     eps: float,  # in [0, 1)
     along: Callable | None = None,  # of those who fail, (n,) bool: all who go with them; None to stop
 ) -> Pair | None:
-    "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left passes. None if told to stop."
+    "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left does. None if told to stop."
     limit = eps + pair.geometry.tolerance
     if not pair.stable and not pair.knows(limit**2): pair.fit(stable=True)
     while (out := failing(pair, limit)).any():
@@ -103,8 +103,9 @@ def doubtful(pair: Pair, unsure: Annotated[Tensor, "n"], limit: float) -> Annota
     least, most = (end[pair.index] for end in pair.geometry.interval(pair.keep()))
     out = unsure & (most > limit)
     if (least[out] <= limit).any():
-        warnings.warn(f"some distances are within rounding errors of eps = {limit - pair.geometry.tolerance:g}; neurons "
-                      "that match only if they are rounded favourably are left out")
+        eps = limit - pair.geometry.tolerance
+        warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; neurons that match only if they "
+                      "are rounded favourably are left out")
     return out
 
 
