@@ -24,7 +24,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import torch
 import torch.distributed as dist
@@ -692,7 +692,8 @@ def diff_command(
     opened, about = open_networks([before, after], where, model)
     chosen = inputs_for(opened, [before, after], inputs, image_size, where, root)
     with fitting(chosen):
-        changes = diff(*opened.values(), chosen.loader, list(layers) if layers else None, tuple(opened), eps,
+        (first, old), (second, new) = opened.items()
+        changes = diff(old, new, chosen.loader, list(layers) if layers else None, (first, second), eps,
                        mask=chosen.mask, device=where)
     say(f"{before} -> {after}, on {chosen}")
     say(changes.text(most))
@@ -722,7 +723,8 @@ def measures_command(
     opened, about, chosen, name, usual, where = _networks_and_inputs(
         networks, data, data_folder, image_size, title, root, arch, width, seeds, inputs, model, runs, device)
     out = out or Path("results/measures")/f"{name}.csv"
-    choices = {"layers": list(layers) if layers else usual, "layer_pairs": layer_pairs, "samples": samples,
+    choices: dict[str, Any] = {
+               "layers": list(layers) if layers else usual, "layer_pairs": layer_pairs, "samples": samples,
                "affine": affine, "centre": centre, "dead": dead, "folds": folds, "chance": chance, "grid": grid,
                "neuron_axis": neuron_axis, "inputs_kept": inputs_kept}
     origin = {"data": {"title": chosen.title, "checksum": chosen.checksum}, "networks": list(about.values()),

@@ -111,8 +111,12 @@ def doubtful(pair: Pair, unsure: Annotated[Tensor, "n"], limit: float) -> Annota
 
 def surely(pair: Pair, eps: float) -> Pair:
     "What `peel` leaves of `pair`; all of it passes, whatever the tables were worth."
-    start, pair = pair.keep(), peel(pair, eps)
-    return pair if certain(pair, eps) else peel(Pair(pair.geometry, start, cautious=True), eps)
+    start = pair.keep()
+    peel(pair, eps)
+    if certain(pair, eps): return pair
+    pair = Pair(pair.geometry, start, cautious=True)
+    peel(pair, eps)
+    return pair
 
 
 def certain(pair: Pair, eps: float) -> bool:

@@ -152,7 +152,7 @@ def descend(
         else: survives = smaller.alive[places(smaller, node.group)]
         rest, group = node.group[~survives], node.group[survives]
         if len(rest): stack.append((narrowed(node if size > 1 else forced(node, first), rest), max(1, size // 4)))
-        if len(group):
+        if smaller is not None and len(group):
             left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
             smaller.tidy()
             node = Node(smaller, group, node.open[left], among(node.takes, left))

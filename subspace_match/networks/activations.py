@@ -137,7 +137,8 @@ class JointGram:
 
         Raises `ValueError` where chance was not asked for, or the members are of one network.
         """
-        if self.shifted is None: raise ValueError("there are no products with other inputs: chance=True collects them")
+        if self.shifted is None or self.shifted_sums is None:
+            raise ValueError("there are no products with other inputs: chance=True collects them")
         if self.members[a][0] == self.members[b][0]: raise ValueError("chance is known between different networks only")
         gram, sums = self.pair(a, b)
         n = self.sizes[a]

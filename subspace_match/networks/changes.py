@@ -145,7 +145,7 @@ class Changes:
         `report.write_report` raises.
         """
         from subspace_match.networks.report import pictures_of, write_report
-        origin = {"networks": [dict(one) for one in about]}
+        origin: dict = {"networks": [dict(one) for one in about]}
         if inputs: origin["inputs"] = f"{inputs} ({inputs.checksum[:12]})"
         shown = inputs is not None and inputs.images is not None and self.comparison.models
         pictures = pictures_of(self.comparison, inputs.loader, inputs.images) if shown else None

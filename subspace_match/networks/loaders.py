@@ -265,10 +265,10 @@ def _keys(
     texts = isinstance(parts, (tuple, list)) and len(parts) == size and all(isinstance(one, str) for one in parts)
     if texts: return torch.tensor([_of_text(one) for one in parts]).to(device)
     if _is_array(parts): return _of_rows(parts).to(device) if _tells(parts, size) else None
-    found = [_keys(part, size, device) for part in parts] if isinstance(parts, (tuple, list)) else []
-    found = [keys for keys in found if keys is not None]
+    each = [_keys(part, size, device) for part in parts] if isinstance(parts, (tuple, list)) else []
+    found = [keys for keys in each if keys is not None]
     if len(found) < 2: return found[0] if found else None
-    return _mix(sum(key*(2*k + 1) for k, key in enumerate(found)))
+    return _mix(torch.stack([key*(2*k + 1) for k, key in enumerate(found)]).sum(0))
 
 def _tells(part, size):
     "Whether an array has a row of numbers for each of so many inputs."

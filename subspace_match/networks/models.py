@@ -8,6 +8,7 @@ __all__ = ['VGG_CHANNELS', 'RESNET_CHANNELS', 'VGG', 'RESNET', 'ARCHITECTURES', 
 # %% ../../nbs/networks/22_models.ipynb #c617c649
 from collections import OrderedDict
 from difflib import get_close_matches
+from typing import Annotated
 
 import torch
 import torchvision
