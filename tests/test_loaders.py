@@ -307,7 +307,7 @@ def data(): return int(Path("/proc/self/status").read_text().split("VmData:")[1]
 small = {"fc": np.random.rand(100, 3)}
 compare([small, small], progress=False)                  # what is loaded at first use
 first, second = map(stored_activations, sys.argv[1:])
-resource.setrlimit(resource.RLIMIT_DATA, [data() + 208*2**20]*2)
+resource.setrlimit(resource.RLIMIT_DATA, [data() + 240*2**20]*2)
 try: np.array(first["fc"][:])
 except (MemoryError, OSError, RuntimeError): pass
 else: sys.exit("the limit holds nothing back")
@@ -318,7 +318,7 @@ print(compare([first, second], progress=False).area().area.item())
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what is allocated on Linux only")
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "h5", "zarr"])
 def test_files_larger_than_memory_are_compared(tmp_path, kind):
-    "A file of 256 MB and one of 32 MB, and 208 MB to compare them in: what `compare` takes for a piece, not the files."
+    "A file of 256 MB and one of 32 MB, and 240 MB to compare them in: what `compare` takes for a piece, not the files."
     rng, paths = np.random.default_rng(0), [tmp_path / f"{k}.{kind}" for k in range(2)]
     folders = [path.with_suffix("") if kind == "npy" else path for path in paths]
     for path, folder, n in zip(paths, folders, (32, 4)):

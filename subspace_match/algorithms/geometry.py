@@ -29,7 +29,7 @@ def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted,
         return tuple(torch.as_tensor(part).to(matrix) for part in parts)
 
 
-def directions(z: Annotated[Tensor, "m k"]) -> tuple[Tensor, Tensor]:
+def directions(z: Annotated[Tensor, "m k"]) -> tuple[Annotated[Tensor, "p"], Annotated[Tensor, "p k"]]:
     "The singular values, descending, and right singular vectors, as rows, of the rows of `z` scaled to length one."
     return svd(unit_rows(z[(z != 0).any(1)]))[1:]
 
@@ -324,7 +324,7 @@ def new_span(own, table, ways):
     return Span(own, table, ways, diagonal, diagonal, table[:0, own], table[:0], ways[:, :0])
 
 
-def rows_of(span: Span, j: Tensor | slice, columns: slice = slice(None)) -> Tensor:
+def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slice(None)) -> Annotated[Tensor, "_ _"]:
     "The rows j (m, n) of the table by now, or some of their columns."
     rows = span.table[j, columns]
     return rows - span.left[:, j].T @ span.right[:, columns] if len(span.left) else rows

@@ -290,7 +290,8 @@ def minimum_matches(
     pair.fit(stable=True)
     if any(len(span.ways) for span in pair.spans):
         raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
-    takes, found = closure(taken_along(pair, 0.0, torch.arange(len(pair.index)))), {}
+    everyone = torch.arange(len(pair.index), device=pair.index.device)
+    takes, found = closure(taken_along(pair, 0.0, everyone)), {}
     for i, whole in zip(pair.index.tolist(), takes.T):
         members = torch.zeros_like(null).index_fill_(0, pair.index[whole], True)
         found[neuron_name(pair.geometry, i)] = as_match(pair.geometry, members)
