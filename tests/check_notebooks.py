@@ -144,6 +144,8 @@ def check(path: Path, store: bool = False) -> list[str]:
     found, here = [], is_from_here(stored)
     for old, new in zip(stored.cells, fresh.cells):
         if new.cell_type != "code": continue
+        if any(str(ROOT) in content for _, content in map(shown, new.outputs)):
+            found.append(f"{name}, cell {old.id}: shows {ROOT}, which no other machine has")
         what = None if store else difference(old.outputs, new.outputs, not here or "varies" in directives(old.source))
         if what: found.append(f"{name}, cell {old.id}: {what}\n    {old.source.strip().splitlines()[-1]}")
         old.outputs, old.execution_count = new.outputs, new.execution_count
