@@ -130,7 +130,8 @@ def execute(path: Path):
     for cell in fresh.cells:
         if cell.cell_type == "code" and is_skipped(cell): cell.cell_type = "raw"
     client = NotebookClient(fresh, timeout=None, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
-                            resources={"metadata": {"path": str(path.parent)}})
+                            resources={"metadata": {"path": str(path.parent)}},
+                            coalesce_streams=True)   # on a busy machine what one cell prints comes in pieces
     try: client.execute()
     except CellExecutionError as error: return stored, fresh, str(error)
     return stored, fresh, None

@@ -130,7 +130,7 @@ class _LayerPairs:
         there = f"layers: {', '.join(self.layers)}; networks, in this order: {', '.join(self.networks)}"
         raise KeyError(f"no comparison of {a!r} with {b!r} in layer {layer!r}; {there}")
 
-    def _members(self, pair):
+    def _members(self, pair: LayerPair) -> tuple[JointGram, int, int]:
         """The joint Gram matrix that holds a pair, and the pair's places in it.
 
         Raises `ValueError` where Gram matrices were not kept.
@@ -145,7 +145,8 @@ class _LayerPairs:
             (self.gram_networks.index(pair.network_b), pair.layer_b),
         ]
         joint = next(joint for joint in self.grams.values() if set(members) <= set(joint.members))
-        return joint, *map(joint.members.index, members)
+        i, j = map(joint.members.index, members)
+        return joint, i, j
 
     def _geometries(self, pair): return pair_geometries(*self._members(pair), **self._reading_of_means)
 
@@ -241,7 +242,7 @@ def _warn_few_inputs(rows):
 
 def _find_missing(comparison, progress=None, n_jobs=None):
     "Find all levels that are not known yet; the pairs of layers whose they are."
-    missing = [pair for pair in comparison.layer_pairs.values() if pair.curves is None]
+    missing = [pair for pair in comparison.layer_pairs.values() if not pair.curves]
     for pair, found in zip(missing, progress_bar(_find_all(comparison, missing, n_jobs), "matches", len(missing),
                                                  progress)):
         pair.curves, pair.dimensions = found
@@ -273,7 +274,7 @@ class Comparison(_LayerPairs):
         Returns `Levels`, with `.x` of shape (n_x,) for a and `.y` of shape (n_y,) for b, all in [0, 1].
         """
         pair, turned = self._turned(layer, a, b)
-        if pair.curves is None: pair.curves, pair.dimensions = find_levels(self._geometries(pair))
+        if not pair.curves: pair.curves, pair.dimensions = find_levels(self._geometries(pair))
         levels = pair.levels[draw]
         return replace(levels, x=levels.y, y=levels.x) if turned else levels
 
@@ -485,7 +486,7 @@ def _text(comparison):
     "What a terminal shows: the areas by layer, once they are known."
     networks = f"{len(comparison.networks)} networks ({', '.join(comparison.networks)})"
     head = f"Comparison of {networks} in {len(comparison.layers)} layers, {_samples(comparison)}"
-    unknown = sum(pair.curves is None for pair in comparison.layer_pairs.values())
+    unknown = sum(not pair.curves for pair in comparison.layer_pairs.values())
     if unknown or not comparison.layers:
         pairs = len(comparison.layer_pairs)
         return f"{head}; levels of {pairs - unknown} of {pairs} pairs of layers known"
@@ -496,7 +497,7 @@ def _what(): return "area under the curve of similarity, 95 % interval over imag
 
 def _html(comparison):
     "Areas and similarities as HTML tables; shades say how high."
-    if any(pair.curves is None for pair in comparison.layer_pairs.values()):
+    if not all(pair.curves for pair in comparison.layer_pairs.values()):
         return f"<p>{html.escape(repr(comparison))}</p>"
     return _grid_html(comparison) if comparison._is_grid else _depth_html(comparison)
 

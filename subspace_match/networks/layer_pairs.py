@@ -7,7 +7,9 @@ __all__ = []
 
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #4bb66f9c
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,14 +38,14 @@ class LayerPair:
     inputs: int | None          # where that is known
     dead_x: np.ndarray          # (draws, n_x) bool
     dead_y: np.ndarray          # (draws, n_y) bool
-    curves: dict[str, list[Levels]] | None = None   # from `find_levels`, once they are known
-    dimensions: int | None = None                   # see `few_different`
-    different: int | None = None                    # how many of the inputs differ, where that is known
+    curves: dict[str, list[Levels]] = field(default_factory=dict)   # from `find_levels`; empty until they are known
+    dimensions: int | None = None                                   # see `few_different`
+    different: int | None = None                                    # how many of the inputs differ, where known
 
     @property
-    def levels(self) -> list[Levels] | None:
-        "The levels of all neurons for each draw, by Definition 1; None where they are not known yet."
-        return None if self.curves is None else self.curves["levels"]
+    def levels(self) -> list[Levels]:
+        "The levels of all neurons for each draw, by Definition 1; empty until they are known."
+        return self.curves.get("levels", [])
 
     @property
     def n_x(self) -> int: return self.dead_x.shape[1]
@@ -68,15 +70,16 @@ def pair_geometries(
 
 def geometries_in_turn(joint: JointGram, i: int, j: int, affine: bool, centre: bool) -> dict[str, Iterator[Geometry]]:
     "What `pair_geometries` returns, each made when it is asked for, so that they need not be there at once."
-    how = {"affine": affine, "centre": centre}
+    geometry = partial(joint.geometry, i, j, affine=affine, centre=centre)
+    chance = partial(joint.chance_geometry, i, j, affine=affine, centre=centre)
     counts = [] if joint.fold_samples is None else joint.fold_samples.tolist()
     draws = len(joint.parts) if joint.fold_samples is None else 1
     folds = [f for f, n in enumerate(counts) if n]
     if len(folds) < 2: folds = []
-    return {"levels": (joint.geometry(i, j, draw=draw, **how) for draw in range(draws)),
-            "without": (joint.geometry(i, j, folds=[g for g in folds if g != f], **how) for f in folds),
-            "folds": (joint.geometry(i, j, folds=[f], **how) for f in folds),
-            "chance": (joint.chance_geometry(i, j, **how) for _ in range(joint.shifted is not None))}
+    return {"levels": (geometry(draw=draw) for draw in range(draws)),
+            "without": (geometry(folds=[g for g in folds if g != f]) for f in folds),
+            "folds": (geometry(folds=[f]) for f in folds),
+            "chance": (chance() for _ in range(joint.shifted is not None))}
 
 def find_levels(
     geometries: Mapping[str, Iterable[Geometry]],   # from `pair_geometries` or `geometries_in_turn`
@@ -186,7 +189,7 @@ def mean_area_row(
     "The mean of `area_row` over pairs of networks; its interval is that of the mean, not the mean of intervals."
     rows = [area_row(pair, dead) for pair in pairs]
     names = [name for name in AREA_COLUMNS if name in rows[0] and name not in _key(pairs[0]) | {"note": ""}]
-    row = {"layer": pairs[0].layer, "depth": pairs[0].depth, "pairs": len(pairs)}
+    row: dict[str, Any] = {"layer": pairs[0].layer, "depth": pairs[0].depth, "pairs": len(pairs)}
     row |= {name: _mean([one[name] for one in rows if one[name] is not None]) for name in [*names, *_also(rows)]}
     without = [[levels.area for levels in reading(pair, "without", dead)] for pair in pairs]
     row["low"], row["high"] = np.nan, np.nan
@@ -229,9 +232,9 @@ SIMILARITY_COLUMNS = tuple((
     "chance held_out n_x n_y dead_x dead_y d inputs").split())
 
 def similarity_rows(
-    pair: LayerPair,         # with its curves
-    eps: Sequence[float],    # each in [0, 1)
-    dead: str,               # one of `READINGS`
+    pair: LayerPair,                     # with its curves
+    eps: Sequence[float] | np.ndarray,   # each in [0, 1)
+    dead: str,                           # one of `READINGS`
 ) -> list[dict]:
     "Rows of `Comparison.similarity`, one for each ε."
     eps = np.asarray(eps, float)

@@ -87,8 +87,9 @@ def linear_cka(
     1.0
     """
     b = centred_blocks(x, y)
-    if debiased and b.n_samples is None: raise ValueError("the debiased CKA needs a Geometry with n_samples")
-    bias = 1/(b.n_samples - 1) if debiased else 0
+    if not debiased: bias = 0.0
+    elif b.n_samples is None: raise ValueError("the debiased CKA needs a Geometry with n_samples")
+    else: bias = 1/(b.n_samples - 1)
     dot = lambda k, one, other: float((k**2).sum() - bias*one.trace()*other.trace())
     size = dot(b.xx, b.xx, b.xx)*dot(b.yy, b.yy, b.yy)
     return dot(b.xy, b.xx, b.yy)/math.sqrt(size) if size > 0 else math.nan

@@ -51,10 +51,8 @@ def level_intervals(
 
     The curve s_ε lies between `upper.similarity(eps)` and `lower.similarity(eps)`. Raises what `jackknife` raises.
     """
-    ends = {}
-    for side in "xy":
-        ends[side] = jackknife(getattr(levels, side), [getattr(other, side) for other in left_out], confidence)
-    lower, upper = (Levels(*(ends[side][end].clip(0, 1) for side in "xy"), levels.tolerance) for end in (0, 1))
+    ends = [jackknife(getattr(levels, side), [getattr(other, side) for other in left_out], confidence) for side in "xy"]
+    lower, upper = (Levels(x.clip(0, 1), y.clip(0, 1), levels.tolerance) for x, y in zip(*ends))
     return lower, upper
 
 # %% ../../nbs/networks/25a_statistics.ipynb #fdbe80eb
@@ -69,15 +67,15 @@ def held_out_distances(
     It is above 1 where the fit does more harm than zero would, 0 for a neuron that is dead, and NaN for one that is
     zero on the inputs of `test` only, of which nothing can be said there. Raises `ValueError` for other neurons.
     """
-    pairs = [(train, test)] if isinstance(train, Geometry) else list(zip(train, test, strict=True))
-    errors = lengths = 0.0
-    for train, test in pairs:
-        if (train.n_x, train.n_y, train.affine) != (test.n_x, test.n_y, test.affine):
-            raise ValueError(f"the fit is of {train}, and what it is judged on is {test}")
-        places = torch.arange(len(train.dead), device=train.dead.device)
-        spans = torch.ones_like(train.dead) if keep is None else keep
-        first, second = places < train.n_x, places >= train.n_x
-        found = [_off(train, test, places[own], places[other & spans])
+    fits, others = ([one] if isinstance(one, Geometry) else one for one in (train, test))
+    errors = lengths = torch.zeros(())
+    for fit, judged in zip(fits, others, strict=True):
+        if (fit.n_x, fit.n_y, fit.affine) != (judged.n_x, judged.n_y, judged.affine):
+            raise ValueError(f"the fit is of {fit}, and what it is judged on is {judged}")
+        places = torch.arange(len(fit.dead), device=fit.dead.device)
+        spans = torch.ones_like(fit.dead) if keep is None else keep
+        first, second = places < fit.n_x, places >= fit.n_x
+        found = [_off(fit, judged, places[own], places[other & spans])
                  for own, other in ((first, second), (second, first))]
         errors = errors + torch.cat([error for error, _ in found])
         lengths = lengths + torch.cat([size for _, size in found])
@@ -136,8 +134,9 @@ def held_out_levels(
                 distance = _relative(*_off(train, test, new, places[inside & other]))
                 result[new] = torch.maximum(level[new], distance.clamp(max=1))
     result[train.dead & ~test.dead], result[test.dead & ~train.dead] = 1.0, torch.nan
-    result = torch.where(result > 1 - train.tolerance, torch.where(level.isnan(), level, 1.0), result).cpu().numpy()
-    return Levels(result[:train.n_x], result[train.n_x:], levels.tolerance)
+    result = torch.where(result > 1 - train.tolerance, torch.where(level.isnan(), level, 1.0), result)
+    x, y = (side.cpu().numpy() for side in result.split([train.n_x, train.n_y]))
+    return Levels(x, y, levels.tolerance)
 
 # %% ../../nbs/networks/25a_statistics.ipynb #d5eea494
 FEWEST = 0.8   # a mean level that falls below this share of the held-out one was found on too few inputs
@@ -269,7 +268,8 @@ def groups_p_value(
         raise ValueError(f"{len(names)} networks make {math.comb(len(names), 2)} pairs, but the table has {len(table)} "
                          "rows: one layer, every pair once")
     kinds = [groups[name] for name in names]
-    sizes = [kinds.count(kind) for kind in dict.fromkeys(kinds)]
+    different = list(dict.fromkeys(kinds))
+    sizes = [kinds.count(kind) for kind in different]
     if len(sizes) < 2: raise ValueError("there is only one group")
     ways = math.factorial(len(names))//math.prod(map(math.factorial,
                                                      sizes))//math.prod(math.factorial(sizes.count(size))
@@ -278,10 +278,10 @@ def groups_p_value(
         raise ValueError(f"{' + '.join(map(str, sizes))} networks can be grouped in {ways} ways, too few for p < 0.05")
     place = {name: k for k, name in enumerate(names)}
     a, b, values = table.network_a.map(place).to_numpy(), table.network_b.map(place).to_numpy(), table[value].to_numpy()
-    def difference(kinds): return values[kinds[a] == kinds[b]].mean() - values[kinds[a] != kinds[b]].mean()
-    kinds = np.unique(kinds, return_inverse=True)[1]
-    if len(names) <= 9: others = np.array(list(set(itertools.permutations(kinds.tolist()))))
+    def difference(group): return values[group[a] == group[b]].mean() - values[group[a] != group[b]].mean()
+    group = np.array([different.index(kind) for kind in kinds])
+    if len(names) <= 9: others = np.array(list(set(itertools.permutations(group.tolist()))))
     else:
         rng = np.random.default_rng(seed)
-        others = np.array([kinds, *(rng.permutation(kinds) for _ in range(most))])
-    return float(np.mean([difference(other) >= difference(kinds) - 1e-12 for other in others]))
+        others = np.array([group, *(rng.permutation(group) for _ in range(most))])
+    return float(np.mean([difference(other) >= difference(group) - 1e-12 for other in others]))
