@@ -4,9 +4,10 @@
     python tests/check_notebooks.py --store nbs/theory/*.ipynb   store the outputs instead
 
 *Text and tables* must have the same words; their numbers may differ by rounding (`RELATIVE`, `ABSOLUTE`), because
-processors add in different orders. *Figures* are compared as pictures, shrunk until the edges of letters and lines no
-longer count: the picture is what a reader sees, whatever drew it, and no cell has to give up its data for it.
-`distance` says how far two pictures are apart; a curve that moves by a hundredth of the height is noticed.
+processors add in different orders. *Figures* are compared by the data behind them: beside each picture stands what it
+shows, as numbers and words (`figure_data.py`), and what moves by more than `MOVED` of the axes is noticed. Pictures
+that have no such data, such as images from files, are compared as pictures, shrunk until the edges of letters and lines
+no longer count; `distance` says how far two of them are apart.
 
 A cell whose outputs differ from run to run for a good reason says so in its first line: `#| varies: timings`. Its words
 are compared, its numbers and pictures are not. So it is with all cells of the notebooks that train networks, where
@@ -17,6 +18,7 @@ Cells with `#| eval: false` or a flag of `tst_flags` are not run.
 import argparse
 import base64
 import io
+import json
 import os
 import platform
 import re
@@ -33,8 +35,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
+from figure_data import KIND
+
 ROOT = Path(__file__).resolve().parent.parent
 RELATIVE, ABSOLUTE = 1e-3, 1e-9
+MOVED = 0.005                                                    # what a figure shows may move by so much of its axes
 BLOCKS, FAR = (48, 64), 0.02                                     # a picture becomes 48 by 64 grey values in [0, 1]
 RANDOM = re.compile(r"(?<=\bT_)[0-9a-f]{5}| at 0x[0-9a-f]+")       # pandas' names for styled tables, and addresses
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE)
@@ -94,13 +99,39 @@ def text_difference(stored: str, fresh: str, numbers: bool) -> str | None:
     return None
 
 
+def figure_difference(stored: str, fresh: str) -> str | None:
+    "The first difference of the data of two figures, or None."
+    figures = json.loads(stored), json.loads(fresh)
+    old_axes, new_axes = (figure["axes"] for figure in figures)
+    if len(old_axes) != len(new_axes): return f"stores {len(old_axes)} axes, the run draws {len(new_axes)}"
+    for old, new in (figures, *zip(old_axes, new_axes)):
+        if found := text_difference(*("\n".join(data["words"]) for data in (old, new)), numbers=True): return found
+    for old, new in zip(old_axes, new_axes):
+        counts = [{kind: numbers[:2] for kind, numbers in data["drawn"].items()} for data in (old, new)]
+        if counts[0] != counts[1]: return f"stores {counts[0]} (artists, places), the run draws {counts[1]}"
+        if old["scales"] != new["scales"]: return f"stores {old['scales']} axes, the run draws {new['scales']}"
+        ends = zip(np.reshape(old["limits"], (2, 2)), np.reshape(new["limits"], (2, 2)), old["scales"])
+        for a, b, scale in ends:
+            if scale == "log": a, b = np.log(a), np.log(b)
+            if abs(a - b).max() > MOVED*np.ptp(a): return f"stores limits {old['limits']}, the run {new['limits']}"
+        for kind, numbers in old["drawn"].items():
+            far = np.abs(np.subtract(numbers[2:], new["drawn"][kind][2:])).max(initial=0)
+            if far > MOVED: return f"a {kind} moved by {far:.3f} of the axes; {MOVED} is allowed"
+    return None
+
+
 def difference(stored: list, fresh: list, varies: bool = False) -> str | None:
     "What differs between a cell's stored outputs and those of a run, or None."
     if len(stored) != len(fresh): return f"stores {len(stored)} outputs, the run gives {len(fresh)}"
-    for (kind, old), (new_kind, new) in zip(map(shown, stored), map(shown, fresh)):
+    for before, now in zip(stored, fresh):
+        (kind, old), (new_kind, new) = shown(before), shown(now)
+        data = [output.get("data", {}).get(KIND) for output in (before, now)]
         if kind != new_kind: return f"stores {kind}, the run gives {new_kind}: {new[:200]!r}"
         if kind != "image/png":
             if found := text_difference(old, new, numbers=not varies): return f"{found} ({kind})"
+        elif data[0] and not data[1]: return "stores the data of a figure, the run gives none"
+        elif data[0]:
+            if found := None if varies else figure_difference(*data): return f"{found} (figure)"
         elif not varies and (far := distance(old, new)) > FAR:
             return f"the stored picture differs from the run's by {far:.3f}; {FAR} is allowed"
     return None
@@ -129,10 +160,13 @@ def execute(path: Path):
     fresh = nbformat.from_dict(stored)
     for cell in fresh.cells:
         if cell.cell_type == "code" and is_skipped(cell): cell.cell_type = "raw"
-    client = NotebookClient(fresh, timeout=None, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
+    begin = f"__import__('runpy').run_path({str(Path(__file__).with_name('figure_data.py'))!r})['load'](get_ipython())"
+    client = NotebookClient(fresh, timeout=None, kernel_name="python3",
+                            extra_arguments=["--log-level=ERROR", f"--InteractiveShellApp.exec_lines={[begin]!r}"],
                             resources={"metadata": {"path": str(path.parent)}},
                             coalesce_streams=True)   # on a busy machine what one cell prints comes in pieces
-    try: client.execute()
+    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # figures are outputs, whatever is set outside
+    try: client.execute(env=os.environ | inline)
     except CellExecutionError as error: return stored, fresh, str(error)
     return stored, fresh, None
 

@@ -7,21 +7,25 @@ import nbformat
 import numpy as np
 import pytest
 from check_notebooks import check, difference, directives, is_from_here, processor
+from figure_data import KIND, figure_data
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 
 def text(words): return [new_output("stream", name="stdout", text=words)]
 
 
-def picture(level=0.5, width=1.0):
-    "A curve at a height, as a cell stores it."
+def picture(level=0.5, width=1.0, title="", data=False, shades=None, scale="linear"):
+    "A curve at a height, as a cell stores it; with the data behind it, or without."
     fig, ax = plt.subplots(figsize=(6, 4))
-    ax.plot(np.linspace(0, 1, 50)**2*level, linewidth=width)
-    ax.set_ylim(0, 1)
+    ax.plot(np.linspace(0.1, 1, 50)**2*level, linewidth=width)
+    ax.annotate("", (40, level), (0, 0.1), arrowprops={"arrowstyle": "->"})
+    if shades: ax.imshow([shades], vmin=0, vmax=9)
+    ax.set(ylim=(0.01, 1), title=title, yscale=scale)
     file = io.BytesIO()
     fig.savefig(file, dpi=60)
+    found = {"image/png": base64.b64encode(file.getvalue()).decode()} | ({KIND: figure_data(fig)} if data else {})
     plt.close(fig)
-    return [new_output("display_data", data={"image/png": base64.b64encode(file.getvalue()).decode()})]
+    return [new_output("display_data", data=found)]
 
 
 @pytest.mark.parametrize("stored, run", [
@@ -58,6 +62,30 @@ def test_pictures_differ_when_their_curves_do_and_not_by_a_hair():
     assert difference(picture(), picture(width=1.1)) is None
     assert difference(picture(), picture(level=0.45))
     assert difference(picture(), picture(level=0))
+
+
+def test_figures_differ_by_the_data_behind_them():
+    def drawn(**changes): return picture(data=True, **changes)
+    before = drawn(title="accuracy 95.1 %", shades=[1, 2, 3])
+    assert difference(before, drawn(title="accuracy 95.1 %", shades=[1, 2, 3], width=3, level=0.501)) is None
+    for change in ({"title": "accuracy 95.9 %"}, {"title": "loss 95.1 %"}, {"level": 0.51}, {"shades": [1, 2, 4]},
+                   {"scale": "log"}, {"shades": [1, 2, 3, 3]}):
+        after = drawn(**{"title": "accuracy 95.1 %", "shades": [1, 2, 3]} | change)
+        assert difference(before, after) and difference(after, before), change
+        assert difference(before, after, varies=True) is None
+    assert "gives none" in difference(drawn(), picture())
+
+
+def test_a_figure_of_a_notebook_is_stored_with_its_data(tmp_path):
+    path = tmp_path/"figure.ipynb"
+    cell = new_code_cell("from matplotlib import pyplot as plt\nplt.plot([0, 1], [0, 1]);")
+    nbformat.write(new_notebook(cells=[cell]), path)
+    assert check(path, store=True) == []
+    book = nbformat.read(path, as_version=4)
+    assert {KIND, "image/png"} <= set(book.cells[0].outputs[0].data)
+    book.cells[0].source = cell.source.replace("[0, 1]);", "[0, 0.9]);")
+    nbformat.write(book, path)
+    assert "(figure)" in check(path)[0]
 
 
 def test_a_cell_that_varies_keeps_its_words():
