@@ -72,7 +72,7 @@ def among(takes: Annotated[Tensor, "n n"], some: Annotated[Tensor, "m"]) -> Anno
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #226939cf
 class Node(NamedTuple):
-    "A match, and some v's in it. Whom it holds is open, or is in every match inside that holds one of these v's."
+    "A match, and some v's in it. Each of its neurons is open, or in every match inside that holds one of these v's."
     pair: Pair
     group: Annotated[Tensor, "g"]  # the v's, as indices of all N neurons
     open: Annotated[Tensor, "m"]  # those yet to be tried, in their order, as indices of all N neurons
