@@ -11,7 +11,7 @@ TAUGHT = sorted(path for path in [*(ROOT/"nbs/theory").glob("*.ipynb"), *(ROOT/"
 PROVED = re.compile(r"^\*\*((?:Lemma|Theorem|Proposition|Claim) [\d.]*\d) \(", re.MULTILINE)
 # what readers of the first versions stumbled over
 PHRASES = ("other than on", "is thinkable", "word by word", "Below stands", "nobody would wish", "is an affair of",
-           "chose nothing", "is refused by name", "taken for a mistake", "Wrong input is named", "is put again",
+           "'s affair", "chose nothing", "is refused by name", "taken for a mistake", "Wrong input is named", "is put again",
            "that is said.", "It is said.", "learnt")
 
 
@@ -28,6 +28,26 @@ def test_a_notebook_says_what_one_will_have_and_draws_it_first(path):
     said = "\n".join(texts(cells(path)[:first + 8]))
     assert first <= 10 and "**What you will have at the end.**" in said and "**How it proceeds.**" in said
     assert re.search(r"\*\*What you [\w, ]*can skip\.\*\*", said)
+
+
+def test_definition_1_and_its_picture_come_within_ten_cells():
+    book = cells(ROOT/"nbs/theory/01_matches.ipynb")[:10]
+    stated = next(i for i, cell in enumerate(book) if "**Definition 1 (" in source(cell))
+    assert any(draws(cell) for cell in book[stated:])
+
+
+@pytest.mark.parametrize("name", ("theory/02_structure", "algorithms/12_maximum_match", "algorithms/13_minimal_matches",
+                                  "algorithms/14_simple_matches"))
+def test_the_running_example_is_drawn(name):
+    book = cells(ROOT/f"nbs/{name}.ipynb")
+    first = next(i for i, cell in enumerate(book) if draws(cell))
+    assert any("running_example()" in source(cell) for cell in book[:first + 1])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT/"nbs").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_is_numbered_is_counted_from_0(path):
+    "In lists such as $M_0, \\dots, M_{k-1}$."
+    assert not re.findall(r"\w_\{?1\}?(?:\([^)]*\))?\s*[,+]\s*\\l?dots", prose(path))
 
 
 @pytest.mark.parametrize("path", TAUGHT, ids=lambda path: path.stem)
