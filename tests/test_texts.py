@@ -11,8 +11,8 @@ TAUGHT = sorted(path for path in [*(ROOT/"nbs/theory").glob("*.ipynb"), *(ROOT/"
 PROVED = re.compile(r"^\*\*((?:Lemma|Theorem|Proposition|Claim) [\d.]*\d) \(", re.MULTILINE)
 # what readers of the first versions stumbled over
 PHRASES = ("other than on", "is thinkable", "word by word", "Below stands", "nobody would wish", "is an affair of",
-           "'s affair", "chose nothing", "is refused by name", "taken for a mistake", "Wrong input is named", "is put again",
-           "that is said.", "It is said.", "learnt")
+           "'s affair", "chose nothing", "is refused by name", "taken for a mistake", "Wrong input is named",
+           "is put again", "that is said.", "It is said.", "learnt")
 
 
 def cells(path: Path) -> list[dict]: return json.loads(path.read_text(encoding="utf-8"))["cells"]
