@@ -201,8 +201,9 @@ def linked_cells() -> frozenset[str]:
     return frozenset(cell for path in notebooks() for _, cell in CELL_LINK.findall(path.read_text(encoding="utf-8")))
 
 
-def with_cell_links(output):
-    "A stored output whose links to cells of notebooks lead to the site's pages."
+def shown(output):
+    "A stored output as the site shows it: links to cells lead to the site's pages; the data of a figure are for tests."
+    output.get("data", {}).pop("application/x-figure-data", None)
     if html := output.get("data", {}).get("text/html"):
         output["data"]["text/html"] = CELL_LINK.sub(r'href="\1.html#cell-\2', "".join(html))
     return output
@@ -224,7 +225,7 @@ def adapted(nb, path: Path, labels: dict[str, str], names: dict[str, str]):
             if cell.id in pictures:
                 cell.metadata["mystnb"] = {"image": {"alt": plain(pictures[cell.id])}}
                 cells.append(nbformat.v4.new_markdown_cell(f"(figure-{cell.id})="))
-            cell.outputs = [with_cell_links(output) for output in cell.outputs]
+            cell.outputs = [shown(output) for output in cell.outputs]
         if cell.id in linked_cells(): cells.append(nbformat.v4.new_markdown_cell(f'<span id="cell-{cell.id}"></span>'))
         cells.append(cell)
     nb.cells = cells

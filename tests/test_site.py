@@ -51,7 +51,7 @@ def test_links_are_put_into_prose_only():
 def test_links_to_cells_lead_to_the_sites_pages():
     table = nbformat.v4.new_output("display_data",
                                    data={"text/html": '<a href="../theory/02_structure.ipynb#cell-id=ab-1">x</a>'})
-    assert build.with_cell_links(table)["data"]["text/html"] == '<a href="../theory/02_structure.html#cell-ab-1">x</a>'
+    assert build.shown(table)["data"]["text/html"] == '<a href="../theory/02_structure.html#cell-ab-1">x</a>'
     assert {cell.id for cell in build.read(HERE).cells if "**Lemma 2 (" in cell.source} <= build.linked_cells()
 
 
@@ -62,6 +62,11 @@ def test_a_copy_for_colab_begins_with_what_is_missing_there():
     assert first.source.endswith("\n%cd /content/subspace_match/nbs/theory")
     nbformat.validate(copy)
     assert f"/blob/colab/{build.page(HERE)}.ipynb" in build.launch(HERE) and "mybinder.org" in build.launch(HERE)
+
+
+def test_the_data_of_a_figure_are_not_shown():
+    both = {"image/png": "x", "application/x-figure-data": "{}"}
+    assert set(build.shown(nbformat.v4.new_output("display_data", data=both)).data) == {"image/png"}
 
 
 @built
