@@ -363,7 +363,8 @@ def llms() -> str:
     found = [f"# {SETTINGS['title']}", f"> {SETTINGS['description']}",
              f"Source: {SETTINGS['git_url']}. Reference of the functions: {SITE}/api/index.html. All figures: "
              f"{SITE}/gallery.html. Which measure to report: {SITE}/experiments/which-measure.html. What a simple "
-             f"match is: {SITE}/theory/02_structure.html#definition-4."]
+             f"match is: {SITE}/theory/02_structure.html#definition-4. How to compare two models: "
+             f"{SITE}/networks/27_your_own_networks.html#how-do-i-compare-my-two-models."]
     for floor in FLOORS:
         rows = [f"- [{title_of(read(path))[0]}]({SITE}/{page(path)}.html): {title_of(read(path))[1]}"
                 for path in notebooks() if page(path).startswith(floor)]
