@@ -26,10 +26,14 @@ reproduce: $(READY)  ## the main job: train on the bundled digits, compare all p
 lab: $(READY)  ## open the notebooks in JupyterLab
 	jupyter lab nbs
 
-# the site needs npm, for MathJax; where there is none the tests of the site say that they are skipped
-test: lint sync-check notebooks-check $(if $(shell command -v npm),docs) pytest  ## everything that continuous integration runs
+# The first three keep one core busy, the others all. The site needs npm, for MathJax; where there is none the tests of the
+# site say that they are skipped.
+test: $(READY)  ## everything that continuous integration runs
+	+$(MAKE) --no-print-directory -j 2 $(if $(shell command -v npm),docs) lint sync-check
+	+$(MAKE) --no-print-directory notebooks-check
+	+$(MAKE) --no-print-directory pytest
 
-lint: $(READY)  ## ruff and mypy: seconds
+lint: $(READY)  ## ruff and mypy
 	@echo "== ruff and mypy =="
 	ruff check .
 	mypy

@@ -29,6 +29,7 @@ from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
+import forked_kernels
 import nbformat
 import numpy as np
 from nbclient import NotebookClient
@@ -154,27 +155,31 @@ def is_from_here(nb) -> bool:
     return not trains or nb.metadata.get("processor") == processor()
 
 
-def execute(path: Path):
-    "The notebook as stored, its outputs from a run of now, and the error that stopped it, if one did."
+def execute(path: Path, **options):
+    """The notebook as stored, its outputs from a run of now, and the error that stopped it, if one did.
+
+    `options` are those of `NotebookClient`.
+    """
     stored = nbformat.read(path, as_version=4)
     fresh = nbformat.from_dict(stored)
     for cell in fresh.cells:
         if cell.cell_type == "code" and is_skipped(cell): cell.cell_type = "raw"
     begin = f"__import__('runpy').run_path({str(Path(__file__).with_name('figure_data.py'))!r})['load'](get_ipython())"
-    client = NotebookClient(fresh, timeout=None, kernel_name="python3",
+    client = NotebookClient(fresh, timeout=None, startup_timeout=600, kernel_name="python3",
                             extra_arguments=["--log-level=ERROR", f"--InteractiveShellApp.exec_lines={[begin]!r}"],
                             resources={"metadata": {"path": str(path.parent)}},
-                            coalesce_streams=True)   # on a busy machine what one cell prints comes in pieces
-    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # figures are outputs, whatever is set outside
+                            coalesce_streams=True,   # on a busy machine what one cell prints comes in pieces
+                            **options)
+    inline = {"MPLBACKEND": forked_kernels.BACKEND}  # figures are outputs, whatever is set outside
     try: client.execute(env=os.environ | inline)
     except CellExecutionError as error: return stored, fresh, str(error)
     return stored, fresh, None
 
 
-def check(path: Path, store: bool = False) -> list[str]:
+def check(path: Path, store: bool = False, **options) -> list[str]:
     "Execute a notebook and report what is wrong with it: an error, or outputs that are not those of the run."
     start, name = time.perf_counter(), os.path.relpath(path, ROOT)
-    stored, fresh, error = execute(path)
+    stored, fresh, error = execute(path, **options)
     if error: return [f"{name}: {error}"]
     found, here = [], is_from_here(stored)
     for old, new in zip(stored.cells, fresh.cells):
@@ -197,14 +202,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--store", action="store_true", help="store the outputs of this run instead of comparing them")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=min(8, max(2, os.cpu_count() or 2)))
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = forked_kernels.prepare()
     # the experiments take longest: they come first, so that the workers end together
     notebooks = arguments.notebooks or sorted((ROOT/"nbs").rglob("[0-9i]*.ipynb"), key=lambda path: path.name,
                                               reverse=True)
     with ThreadPoolExecutor(arguments.workers) as pool:
-        found = [line for lines in pool.map(lambda path: check(path, arguments.store), notebooks) for line in lines]
+        each = pool.map(lambda path: check(path, arguments.store, **options), notebooks)
+        found = [line for lines in each for line in lines]
     for line in found: print(line, file=sys.stderr)
     if found: print("\nwhere the run is right, store its outputs: make notebooks NOTEBOOKS=\"nbs/…\"", file=sys.stderr)
     print(f"{len(notebooks)} notebooks ran" + ("" if found else ", and store what they show"))

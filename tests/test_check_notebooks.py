@@ -1,6 +1,7 @@
 """What `check_notebooks.py` notices in a notebook's outputs, and what it lets pass."""
 import base64
 import io
+import sys
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from check_notebooks import check, difference, directives, is_from_here, processor
 from figure_data import KIND, figure_data
+from forked_kernels import Manager
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 
@@ -119,3 +121,20 @@ def test_a_notebook_is_executed_compared_and_stored(notebook):
     book.cells[2].source = "raise ValueError('seen')"
     nbformat.write(book, notebook)
     assert "seen" in check(notebook)[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+def test_forked_kernels_are_like_others_and_have_modules_of_their_own(tmp_path):
+    notebook, path = new_notebook(), tmp_path/"first.ipynb"
+    notebook.cells = [new_code_cell("import json, os, sys\nassert not hasattr(json, 'mark')\njson.mark = 1"),
+                      new_code_cell("import matplotlib, pandas as pd\n"
+                                    "assert pd.get_option('display.max_columns') == 20\n"
+                                    "assert matplotlib.get_backend() == 'module://matplotlib_inline.backend_inline'"),
+                      new_code_cell("assert os.getppid() == int(os.environ['JPY_PARENT_PID'])\n"
+                                    f"assert os.path.samefile('.', {str(tmp_path)!r})\n"
+                                    "assert not [folder for folder in sys.path if folder.endswith('tests')]")]
+    nbformat.write(notebook, path)
+    for _ in range(2): assert check(path, kernel_manager_class=Manager) == []
+    notebook.cells.append(new_code_cell("1/0"))
+    nbformat.write(notebook, path)
+    assert "ZeroDivisionError" in check(path, kernel_manager_class=Manager)[0]

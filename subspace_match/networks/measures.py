@@ -18,7 +18,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import spearmanr
 
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry, svd
 from ..algorithms.maximum import Levels, match_levels
@@ -424,6 +423,7 @@ def rsa(
     >>> round(rsa(x.T @ x, 4*x.T @ x), 6)
     1.0
     """
+    from scipy.stats import spearmanr   # slow to import
     kernels = _checked_kernels(k_x, k_y)
     upper = torch.triu_indices(len(kernels[0]), len(kernels[0]), 1)
     return float(spearmanr(*(squared_distances(k)[*upper].cpu() for k in kernels)).statistic)

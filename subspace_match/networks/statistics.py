@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import stdtrit
 
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry
 from ..algorithms.maximum import Levels, match_levels
@@ -37,7 +37,7 @@ def jackknife(
     folds = len(left_out)
     if folds < 2: raise ValueError(f"a jackknife needs at least two folds, not {folds}")
     mean = left_out.mean(0)
-    reach = stats.t.ppf((1 + confidence)/2, folds - 1)*np.sqrt((folds - 1)/folds*((left_out - mean)**2).sum(0))
+    reach = stdtrit(folds - 1, (1 + confidence)/2)*np.sqrt((folds - 1)/folds*((left_out - mean)**2).sum(0))
     corrected = folds*estimate - (folds - 1)*mean
     return np.minimum(estimate, corrected) - reach, np.maximum(estimate, corrected) + reach
 
