@@ -52,10 +52,10 @@ def test_infinite_activations_are_named(images):
 
 
 def test_a_draw_has_the_same_rows_in_all_networks_and_is_repeatable(loader):
-    same = compare([network(0), network(0)], loader, layers="2", positions=100, draws=3)
+    same = compare([network(0), network(0)], loader, layers="2", drawn=100, draws=3)
     assert (same.similarity(0.01).similarity == 1).all() and same.pair("2").d == 100
     one, two, other = (
-        joint_grams([network(0), network(1)], loader, "2", positions=100, draws=2, seed=seed)["2"].grams
+        joint_grams([network(0), network(1)], loader, "2", drawn=100, draws=2, seed=seed)["2"].grams
         for seed in (0, 0, 1)
     )
     assert one.equal(two) and not one.equal(other) and not one[0].equal(one[1])
@@ -63,7 +63,7 @@ def test_a_draw_has_the_same_rows_in_all_networks_and_is_repeatable(loader):
 
 def test_drawing_everything_is_using_everything(loader):
     every, drawn = (
-        joint_grams([network(0), network(1)], loader, positions=positions)["2"] for positions in (None, 70 * 36)
+        joint_grams([network(0), network(1)], loader, drawn=drawn)["2"] for drawn in (None, 70 * 36)
     )
     torch.testing.assert_close(drawn.grams, every.grams, rtol=1e-12, atol=1e-12)
     assert drawn.n_samples == every.n_samples
@@ -72,11 +72,11 @@ def test_drawing_everything_is_using_everything(loader):
 def _collect(rank, store, images, folder):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    for positions in (None, 100):
+    for drawn in (None, 100):
         grams = joint_grams(
             [network(0), network(1)],
             DataLoader(TensorDataset(images), batch_size=16),
-            positions=positions,
+            drawn=drawn,
             draws=2,
             inputs_kept=5,
         )
@@ -87,7 +87,7 @@ def _collect(rank, store, images, folder):
         chance = {name: joint.shifted for name, joint in grams.items()}
         torch.save(
             (found, chance, {name: list(joint.kernels.values()) for name, joint in grams.items()}),
-            f"{folder}/{positions}-{rank}.pt",
+            f"{folder}/{drawn}-{rank}.pt",
         )
     dist.destroy_process_group()
 
@@ -95,22 +95,22 @@ def _collect(rank, store, images, folder):
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 def test_two_processes_together_equal_one(images, tmp_path):
     multiprocessing.spawn(_collect, (tmp_path / "store", images, tmp_path), nprocs=2)
-    for positions in (None, 100):
+    for drawn in (None, 100):
         alone = joint_grams(
             [network(0), network(1)],
             DataLoader(TensorDataset(images), batch_size=16),
-            positions=positions,
+            drawn=drawn,
             draws=2,
             inputs_kept=5,
         )
         for rank in range(2):
-            together, chance, kernels = torch.load(tmp_path / f"{positions}-{rank}.pt", weights_only=True)
+            together, chance, kernels = torch.load(tmp_path / f"{drawn}-{rank}.pt", weights_only=True)
             for name, joint in alone.items():
                 torch.testing.assert_close(together[name][0], joint.grams, rtol=1e-9, atol=1e-9)
                 torch.testing.assert_close(together[name][1], joint.sums, rtol=1e-9, atol=1e-9)
                 assert together[name][2] == joint.n_samples and together[name][5] == joint.n_inputs == 70
                 torch.testing.assert_close(kernels[name], list(joint.kernels.values()))
-                if positions:
+                if drawn:
                     assert chance[name] is None
                     continue
                 torch.testing.assert_close(together[name][3], joint.fold_grams, rtol=1e-9, atol=1e-9)
@@ -146,7 +146,7 @@ def test_padding_is_left_out():
         ({"mask": lambda batch: torch.ones(9)}, "must be of shape"),
         ({"mask": lambda batch: torch.ones(20, 5)}, "choose layers"),
         ({"mask": lambda batch: real, "samples": "flattened"}, "single samples"),
-        ({"mask": lambda batch: real, "positions": 9}, "single samples"),
+        ({"mask": lambda batch: real, "drawn": 9}, "single samples"),
     ):
         with pytest.raises(ValueError, match=problem):
             compare(models, batches, layers, progress=False, **options)
@@ -156,8 +156,8 @@ def test_d_counts_the_tokens_there_are():
     model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 5), nn.GELU())
     batches = [torch.randint(9, (6, length)) for length in (7, 3)]
     assert compare([model, copy.deepcopy(model)], batches).pair("2").d == 6 * 7 + 6 * 3
-    with pytest.raises(ValueError, match="drawing positions needs 7 samples of every input in 2"):
-        compare([model, model], batches, positions=10)
+    with pytest.raises(ValueError, match="drawing samples needs 7 of every input in 2"):
+        compare([model, model], batches, drawn=10)
 
 
 def test_only_chosen_layers_are_kept(images, monkeypatch):
@@ -182,7 +182,7 @@ def test_precisions_share_a_loader(loader, dtype):
 @pytest.mark.parametrize("options", [{"drop_last": True}, {"sampler": range(40)}])
 def test_positions_are_drawn_from_what_the_loader_yields(images, options):
     loader = DataLoader(TensorDataset(images), batch_size=16, **options)
-    assert compare([network(0), network(1)], loader, "2", positions=100, draws=2).pair("2").d == 100
+    assert compare([network(0), network(1)], loader, "2", drawn=100, draws=2).layer_pair("2").d == 100
 
 
 def test_stored_activations_leave_the_graph_behind():
@@ -267,7 +267,7 @@ def test_what_there_is_no_chance_for(images):
     with pytest.warns(UserWarning, match="chance is unknown in 6"):
         alone = joint_grams(networks, [images[:1]], "6", progress=False)["6"]
     assert alone.shifted is None
-    drawn = joint_grams(networks, [images], "2", positions=100, draws=2, progress=False)["2"]
+    drawn = joint_grams(networks, [images], "2", drawn=100, draws=2, progress=False)["2"]
     plain = joint_grams(networks, [images], "2", folds=0, chance=False, progress=False)["2"]
     assert plain.fold_grams is drawn.fold_grams is plain.fold_samples is drawn.shifted is plain.shifted is None
     assert joint_grams([network(0)], [images], "2", progress=False)["2"].shifted is None
@@ -294,6 +294,9 @@ def test_kept_inputs_have_the_inner_products_of_their_activations(images):
             torch.testing.assert_close(
                 joint.kernels[k, layer], columns.flatten(1) @ columns.flatten(1).T, rtol=1e-5, atol=1e-5
             )
+        drawn = joint_grams(networks, images.split(16), layer, inputs_kept=7, drawn=20, draws=2, progress=False)[layer]
+        for member, kernel in joint.kernels.items():
+            torch.testing.assert_close(drawn.kernels[member], kernel)
 
 
 def test_constant_neurons_have_no_length_left_when_centred():
@@ -307,7 +310,7 @@ def test_constant_neurons_have_no_length_left_when_centred():
     "options",
     [
         {},
-        {"positions": 100, "draws": 2},
+        {"drawn": 100, "draws": 2},
         {"folds": 0, "chance": False},
         {"samples": "inputs", "pairs": "all", "inputs_kept": 6},
     ],
@@ -358,7 +361,7 @@ def test_a_cache_serves_the_same_pass_only(images, tmp_path):
     assert len(run()) == 1 and not run()
     for other in (
         run([network(0), network(2)]), run(batches=[images + 1]), run(layers="6"), run(folds=3), run(chance=False),
-        run(positions=100), run(inputs_kept=3), run(forward=lambda model, batch: model(batch)),
+        run(drawn=100), run(inputs_kept=3), run(forward=lambda model, batch: model(batch)),
     ):  # fmt: skip
         assert len(other) == 1
     half = {"networks": [network(k).bfloat16() for k in range(2)], "batches": [images.bfloat16()]}
@@ -376,12 +379,23 @@ def test_a_damaged_cache_is_named_and_a_useless_folder_before_the_pass(images, t
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=f"{file.name} is damaged.*delete it"):
             joint_grams(networks, [images], cache=tmp_path / "cache", progress=False)
-    with pytest.raises(OSError, match="can't be written"):
+    with pytest.raises(OSError, match="no pass can be kept in .* is a file, not a folder"):
         joint_grams(networks, [images], cache=file)
     file.unlink()
-    monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="has room for 1e-06 GB"):
         joint_grams(networks, [images], cache=tmp_path / "cache", progress=False)
+
+
+def test_names_of_version_01_warn(images):
+    networks = [network(0), network(1)]
+    new = joint_grams(networks, [images], "2", layer_pairs="all", drawn=100, draws=2)["all layers"]
+    for function in (joint_grams, lambda *args, **options: next(activations.joint_gram_groups(*args, **options))):
+        with pytest.warns(DeprecationWarning, match="pairs= is now layer_pairs=|positions= is now drawn=") as told:
+            old = function(networks, [images], "2", pairs="all", positions=100, draws=2)["all layers"]
+        assert len(told) == 2 and old.grams.equal(new.grams)
+    with pytest.raises(ValueError, match="layer_pairs must be 'same' or 'all'"):
+        joint_grams(networks, [images], layer_pairs="al")
 
 
 def test_layers_that_do_not_fit_together_are_summed_in_turn(images):

@@ -106,7 +106,7 @@ def test_results_grow_by_networks(place, tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (["compare", "--seeds", "3", "--layers", "fc*.relu"], "layers: ['relu'] there, ['fc*.relu'] asked"),
-    (["compare", "--seeds", "3", "--positions", "100"], "positions: None there, 100 asked; draws: 1 there, 16 asked"),
+    (["compare", "--seeds", "3", "--drawn", "100"], "drawn: None there, 100 asked; draws: 1 there, 16 asked"),
     (["compare", "--seeds", "3", "--affine"], "affine: False there, True asked"),
     (["compare", "--seeds", "3", "--title", "Figures"], "data: Digits ("),
     (["compare", "--seeds", "2"], "seed 2 is there, not asked"),
@@ -139,12 +139,24 @@ def test_results_of_networks_trained_anew_are_not_replaced(place, tmp_path):
 LACKING = {"networks", "loader", "forward", "mask", "lazy", "cache", "ids", "progress"}   # functions, objects, always
 
 
-@pytest.mark.parametrize("command, without", [("compare", {"inputs_kept"}), ("measures", {"drawn", "draws", "seed"})])
+@pytest.mark.parametrize("command, without", [("compare_command", {"inputs_kept"}), ("reproduce", {"inputs_kept"}),
+                                              ("measures_command", set())])
 def test_every_choice_of_python_is_an_option(command, without):
-    "The command line has what `compare` has, but what only a program can pass; measures are of all samples."
-    options = set(inspect.signature(getattr(cli, f"{command}_command")).parameters) - {"positions"}
-    options |= {"drawn"} if command == "compare" else set()
+    "The command line has what `compare` has, but what only a program can pass; inputs are kept for measures."
+    options = set(inspect.signature(getattr(cli, command)).parameters)
     assert set(inspect.signature(cli.compare).parameters) - LACKING - without <= options
+    assert command == "measures_command" or "rotate" in options
+
+
+def test_the_old_name_of_drawn_warns_and_a_grid_is_found_again(place, tmp_path):
+    arguments = ["compare", *THREE, "--layers", "stage1.conv1.relu", "--draws", 2, "--grid", "4,4",
+                 *folders(place)[:-1], tmp_path/"drawn"]
+    for name in ("--positions", "--drawn"):
+        result = run(*arguments, name, 50)
+        assert result.exit_code == 0, result.output
+        assert ("--positions is now --drawn" in result.stderr) == (name == "--positions")
+    assert "3 of 3 pairs are already compared" in result.output
+    assert read_json(tmp_path/"drawn/provenance.json")["settings"]["drawn"] == 50
 
 
 def test_choices_reach_the_comparison(place, tmp_path):
@@ -192,6 +204,18 @@ def test_a_full_disk_is_one_line(place, tmp_path, monkeypatch):
     result = run("compare", *THREE, *folders(place)[:-1], tmp_path/"full")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1
     assert "No space left on device: 'similarity.csv'" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["compare", "measures", "reproduce", "simple"])
+@pytest.mark.parametrize("reason", [28, 30])
+def test_a_useless_place_is_said_before_the_work(place, tmp_path, monkeypatch, command, reason):
+    "Errors 28 and 30: no space left on device, read-only file system."
+    def useless(dir): raise OSError(reason, os.strerror(reason))
+    monkeypatch.setattr("tempfile.TemporaryFile", useless)
+    monkeypatch.setenv("COLUMNS", "300")
+    out = tmp_path/("out" if command in ("compare", "reproduce") else "out.csv")
+    result = run(command, *folders(place)[:-1], out)
+    assert result.exit_code == 2 and f"can't be written: {os.strerror(reason)}" in result.stderr, result.output
 
 
 def test_published_weights_that_cannot_be_had_are_named(place, monkeypatch):

@@ -391,6 +391,44 @@ def test_measures_are_those_of_the_matrices():
     assert table.loc["cka", "low"] < table.loc["cka", "value"] < table.loc["cka", "high"]
     assert table.loc["cka", "chance"] < 0.1
     assert {"rsa", "knn", "cka_rbf"} <= set(table.index)
+    assert table[["low", "high"]].notna().all(axis=None) and table.chance.drop("regression_held_out").notna().all()
+
+
+def test_the_chance_of_measures_is_that_of_the_moved_activations():
+    "Of any vectors with the same inner products, among themselves and with the constant one."
+    x, y = (z + 3 for z in matrices(40))
+    comparison = compared(x, y)
+    joint = comparison.grams["a"]
+    gram, sums = joint._chance_pair(0, 1)
+    factor = np.linalg.cholesky(np.block([[gram.numpy(), sums[:, None].numpy()], [sums.numpy(), np.array(40.)]])
+                                + 1e-9*np.eye(len(sums) + 1))
+    z, one = factor[:-1], factor[-1]/np.linalg.norm(factor[-1])
+    z = z - np.outer(z @ one, one)
+    expected = np.sum((z[:x.shape[1]] @ z[x.shape[1]:].T)**2)
+    expected /= np.linalg.norm(z[:x.shape[1]] @ z[:x.shape[1]].T)*np.linalg.norm(z[x.shape[1]:] @ z[x.shape[1]:].T)
+    table = comparison.measures().set_index("measure")
+    assert table.chance["cka"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_samples_that_were_drawn_have_measures_that_are_means():
+    from subspace_match.networks.measures import all_measures
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 60, 4, 3, 3))
+    comparison = compare([{"a": x}, {"a": y + x}], drawn=100, draws=3)
+    table, joint = comparison.measures().set_index("measure"), comparison.grams["a"]
+    each = [all_measures(joint.geometry(0, 1, draw), sums=joint.pair(0, 1, draw)[1])["cka"] for draw in range(3)]
+    assert table.value["cka"] == pytest.approx(np.mean(each)) and np.std(each) > 0
+    assert table.value["area"] == pytest.approx(comparison.area().area.item()) and table.low.isna().all()
+
+
+def test_where_nothing_can_be_written_is_said_before_levels_are_found(tmp_path, monkeypatch):
+    comparison = compare([{"a": z} for z in matrices(50)], lazy=True)
+    monkeypatch.setattr("subspace_match.networks.comparison.find_levels", lambda *_: pytest.fail("work began"))
+    (tmp_path/"file").touch()
+    for write in (comparison.save, comparison.report):
+        with pytest.raises(OSError, match="file is a file, not a folder"): write(tmp_path/"file/there.html")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match="has room for 1e-06 GB"): comparison.save(tmp_path/"there")
 
 
 def test_residuals_turn_with_the_networks():

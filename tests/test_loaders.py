@@ -220,7 +220,7 @@ def test_stored_arrays_are_read_in_slices():
             "chosen for network 7, but the networks are network 0, network 1",
         ),
         (None, "batches", {"neuron_axis": {"rellu": 1}}, "did you mean ReLU"),
-        (None, "batches", {"positions": 0}, "count from 1"),
+        (None, "batches", {"drawn": 0}, "drawn and draws count from 1"),
         ([{}, {}], None, {}, "network 0 holds no layers"),
         ([{"a": np.zeros((0, 3))}] * 2, None, {}, "hold no inputs"),
         ([{"a": np.zeros((9, 0))}] * 2, None, {}, "layer a of network 0.*is empty"),

@@ -24,7 +24,9 @@ from ..networks.activations import list_layers, record, select_layers
 from ..networks.comparison import compare
 from ..networks.data import ImageData, validation_loader
 from ..networks.exciting import contact_sheet, exciting_images, receptive_field
-from ..networks.files import atomic_path, is_first, provenance, read_json, say, write_csv, write_json
+from subspace_match.networks.files import (
+    atomic_path, check_room, is_first, provenance, read_json, say, write_csv, write_json,
+)
 from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
 from ..networks.models import build_model
@@ -100,8 +102,10 @@ def complete(
     pieces: Mapping[str, Callable[[], tuple[pd.DataFrame, dict]]],  # name -> function: rows, and facts for the JSON
     device: str | torch.device = "cpu",                             # where they are computed, for provenance
 ) -> dict[str, str]:
-    "Compute and write what is not finished yet; returns the failures by name."
+    """Compute and write what is not finished yet; returns the failures by name. Raises `OSError` where nothing can be
+    written."""
     if not is_first(): return {}
+    check_room(result.path.parent)
     failures, finished = {}, result.pieces()
     for name, compute in pieces.items():
         if name in finished: continue

@@ -106,7 +106,7 @@ def layer_grid(
     layers="relu",
 ) -> pd.DataFrame:
     "Table `grid`: all scores of each layer of `a` with each layer of `b`."
-    joint, = joint_grams([a, b], loader, layers, pairs="all", samples="inputs", progress=False).values()
+    joint, = joint_grams([a, b], loader, layers, layer_pairs="all", samples="inputs", progress=False).values()
     rows = []
     members = [[m for m, (k, _) in enumerate(joint.members) if k == network] for network in (0, 1)]
     for i, j in itertools.product(*members):

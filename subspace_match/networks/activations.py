@@ -12,9 +12,7 @@ import inspect
 import itertools
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ from tqdm import tqdm as terminal_bar
 from tqdm.auto import tqdm as any_bar
 
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry
-from .files import atomic_path, tensor_checksum, warn
+from .files import atomic_path, check_room, renaming, tensor_checksum, warn
 from subspace_match.networks.layers import (
     _bare, _called, _choose, _groups, _place, _size, _widest, list_layers, neuron_matrix, record, recording,
     select_layers,
@@ -140,13 +138,17 @@ class JointGram:
         if self.shifted is None or self.shifted_sums is None:
             raise ValueError("there are no products with other inputs: chance=True collects them")
         if self.members[a][0] == self.members[b][0]: raise ValueError("chance is known between different networks only")
+        return self._geometry(*self._chance_pair(a, b), a, self.n_samples, affine, centre)
+
+    def _chance_pair(self, a, b):
+        "What `pair` returns, if each of two members had seen other inputs."
         gram, sums = self.pair(a, b)
         n = self.sizes[a]
         first, second = (slice(0, n), slice(n, None))[::1 if a < b else -1]     # the later network's are moved
         earlier, later = self.block(min(a, b)), self.block(max(a, b))
         gram[second, second], gram[first, second] = self.shifted[later, later], self.shifted[earlier, later]
         gram[second, first], sums[second] = gram[first, second].T, self.shifted_sums[later]
-        return self._geometry(gram, sums, a, self.n_samples, affine, centre)
+        return gram, sums
 
     def _geometry(self, gram, sums, a, d, affine, centre):
         "The geometry behind a Gram matrix and sums, of which the first columns are member a's."
@@ -643,16 +645,10 @@ def _checksum(part) -> str:
 
 def _cache_path(cache, about, bytes_):
     "The file of a pass in the folder `cache`. Raises `OSError` where it can't be written, or there is too little room."
-    folder = Path(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder): pass
-    except OSError as error:
-        raise OSError(f"the cache folder {folder} can't be written: {error.strerror or error}") from error
-    path, free = folder/f"pass-{_checksum(about)[:16]}.safetensors", shutil.disk_usage(folder).free
-    if not path.exists() and free < 2*bytes_:            # while one is written, the one before is still there
-        raise OSError(f"the cache folder {folder} has room for {free/1e9:.2g} GB, and a pass writes "
-                      f"{bytes_/1e9:.2g} GB twice")
+    path = Path(cache)/f"pass-{_checksum(about)[:16]}.safetensors"
+    twice = 2*bytes_                                     # while one is written, the one before is still there
+    try: check_room(cache, 0 if path.exists() else twice)
+    except OSError as error: raise OSError(f"no pass can be kept in the cache folder {cache}: {error}") from error
     return path
 
 def _write_state(path, running, done, start, different, complete=False):
@@ -700,14 +696,15 @@ def _read_state(path, running):
     return about["done"], about["start"], tensors["different"].clone(), about["complete"]
 
 # %% ../../nbs/networks/24c_activations.ipynb #b927de1b
+@renaming(pairs="layer_pairs", positions="drawn")
 def joint_grams(
     networks: Sequence[nn.Module | Mapping],     # models; or stored activations: layer -> array, inputs first
     loader: Iterable | Mapping | None = None,    # yields batches for all networks; or {number of the network: loader}
     layers=None,                                 # see `select_layers`; or {number of the network: choice}
-    pairs: str = "same",                         # "same": a layer with its counterpart; "all": with every layer
+    layer_pairs: str = "same",                   # "same": a layer with its counterpart; "all": with every layer
     samples: str = "positions",                  # what is a sample; or "inputs" or "flattened": see `neuron_matrix`
-    positions: int | None = None,                # draw this many samples (the authors' script: 10 000); None: all
-    draws: int = 16,                             # how often, where there are more samples than `positions`
+    drawn: int | None = None,                    # draw so many samples at random (the authors' script: 10 000)
+    draws: int = 16,                             # how often, where there are more samples than `drawn`
     seed: int = 0,                               # decides the draws
     neuron_axis: int | Mapping | None = None,    # see `list_layers`
     forward: Callable | None = None,             # forward(model, batch), where `model(batch[0])` is not right
@@ -725,7 +722,7 @@ def joint_grams(
     """One pass over the loader: for each layer, the Gram matrix of all networks' neurons together.
 
     By default layers are activation functions and what the readout reads, or all stored ones. Folds and chance go with
-    all positions: with `positions` there are none. Processes of a torch.distributed group share the batches, and all
+    all samples: with `drawn` there are none. Processes of a torch.distributed group share the batches, and all
     get the result. Raises `ValueError` for unknown layers, loaders out of step, samples that do not correspond,
     activations that are not finite, sums that do not fit into memory, all before the pass where that can be seen;
     `TypeError` for what is no network or no loader; `OSError` for a cache folder that can't be written.
@@ -738,6 +735,7 @@ def joint_grams(
     for _, _, group in _in_groups(**arguments, together=True): found |= group
     return found
 
+@renaming(pairs="layer_pairs", positions="drawn")
 def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
     """What `joint_grams` returns, for the same arguments, in groups of layers that fit into `memory`, in a pass each.
 
@@ -755,11 +753,11 @@ def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0007
 def _in_groups(
-    networks, loader, layers, pairs, samples, positions, draws, seed, neuron_axis, forward, mask, device, progress,
+    networks, loader, layers, layer_pairs, samples, drawn, draws, seed, neuron_axis, forward, mask, device, progress,
     folds, chance, inputs_kept, memory, cache, grid, ids, together,
 ):
     "The number of the pass, of all passes, and each of the groups of `joint_gram_groups`; with `together`, one group."
-    _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept, grid, memory)
+    _check_choices(samples, drawn, draws, forward, mask, folds, inputs_kept, grid, memory)
     networks = [_bare(network) for network in networks]
     loaders = _loaders(networks, loader)
     _check_weights(networks)
@@ -767,20 +765,20 @@ def _in_groups(
     batches, total = _batches(networks, loaders)
     first = next(batches, None)
     if first is None: raise ValueError("the loader yields no batches")
-    size, n_inputs = _size(first[0]), _n_inputs(networks, loaders) if positions else None
+    size, n_inputs = _size(first[0]), _n_inputs(networks, loaders) if drawn else None
     outputs = [_outputs(k, *each, None, forward, 0, shapes=True) for k, each in enumerate(zip(networks, first))]
     names, axes, as_given = _choose(networks, outputs, size, layers, neuron_axis)
     if not mask: _warn_padding(first[0])
     wanted = _wanted(inputs_kept, networks, loaders) if inputs_kept else []
     device = torch.device(device or _device(networks[0]))
-    chance = chance and len(networks) > 1 and not positions
-    parts = max(1, folds) if not positions else draws
+    chance = chance and len(networks) > 1 and not drawn
+    parts = max(1, folds) if not drawn else draws
     sizes, rows = {}, {}
-    groups = _groups(names, pairs, as_given)
+    groups = _groups(names, layer_pairs, as_given)
     for label, members in groups.items():
         columns = _columns(members, outputs, axes, samples, grid, size)
         sizes[label], rows[label] = [column.shape[1] for column in columns], len(columns[0])//size if not mask else 1
-    how = folds, chance, draws if positions else 0, len(wanted)
+    how = folds, chance, draws if drawn else 0, len(wanted)
     memory = _may_be_taken(device) if memory is None else memory
     if not together: groups, sizes, rows = _cut(groups, sizes, rows, how, memory)
     plan = _plan(sizes, rows, how, memory, together)
@@ -788,7 +786,7 @@ def _in_groups(
     if passes > 1 and any(isinstance(one, Iterator) for one in loaders):
         raise ValueError(f"{passes} passes are needed, and an iterator can be run through once; pass a loader that can "
                          "be run through again, or allow more memory")
-    about = ["2", samples, positions, draws, seed, folds, chance, wanted, str(neuron_axis), grid, _process(),
+    about = ["2", samples, drawn, draws, seed, folds, chance, wanted, str(neuron_axis), grid, _process(),
              *(getattr(function, "__qualname__", None) for function in (forward, mask))]
     if cache is not None: about += [_checksum(first), *map(_identity, networks)]
     choices = {"axes": axes, "samples": samples, "grid": grid, "forward": forward, "mask": mask, "wanted": wanted,
@@ -796,16 +794,17 @@ def _in_groups(
     for number, part in plan.groupby("pass", sort=True):
         running = {}
         for label in part.layer:
-            drawn = _draw(n_inputs*rows[label], positions, draws, seed) if positions else None
+            chosen = _draw(n_inputs*rows[label], drawn, draws, seed) if drawn else None
             running[label] = _run(groups[label], sizes[label], rows[label], device,
-                                  parts if drawn or not positions else 1, chance, drawn, len(wanted))
+                                  parts if chosen or not drawn else 1, chance, chosen, len(wanted))
         if number > 1: batches, total = _batches(networks, loaders)
         title = f"activations, pass {number} of {passes}" if passes > 1 else "activations"
+        title += f", {part.bytes.sum()/1e9:.2g} GB of sums"
         path = cache and _cache_path(cache, [about, [(label, groups[label], sizes[label]) for label in running]],
                                      part.bytes.sum())
         bar = progress_bar(itertools.chain([first] if number == 1 else [], batches), title, total, progress)
         start, different = _one_pass(running, networks, bar, choices, path)
-        if positions and start != n_inputs:
+        if drawn and start != n_inputs:
             raise ValueError(f"the loader yields {start} of its data set's {n_inputs} inputs")
         if lost := _without_partners(running):
             warn(f"chance is unknown in {', '.join(lost)}: there are no inputs to pair each with another")
@@ -871,8 +870,10 @@ def _due(written, took):
 def _add_batch(label, sums, columns, numbers, keys, i, counted, wanted, means):
     "Add the activations of batch i, the inputs with these numbers and keys. Raises `ValueError` that names the layer."
     if sums.drawn:
-        if len(columns[0]) == len(numbers)*sums.rows: return _take_drawn(sums, columns, int(numbers[0])*sums.rows)
-        raise ValueError(f"drawing positions needs {sums.rows} samples of every input in {label}")
+        if len(columns[0]) != len(numbers)*sums.rows:
+            raise ValueError(f"drawing samples needs {sums.rows} of every input in {label}")
+        if wanted: _keep(sums, columns, torch.full((len(numbers),), sums.rows), numbers, wanted, False)
+        return _take_drawn(sums, columns, int(numbers[0])*sums.rows)
     lengths, numbers, keys = _whose(len(columns[0]), numbers, keys, i)
     if counted is not None: columns, lengths = _rows(columns, counted, label)
     if means: columns, lengths = _means(columns, lengths)
@@ -880,14 +881,14 @@ def _add_batch(label, sums, columns, numbers, keys, i, counted, wanted, means):
     _take(sums, columns, lengths, keys)
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0009
-def _check_choices(samples, positions, draws, forward, mask, folds, inputs_kept, grid, memory):
+def _check_choices(samples, drawn, draws, forward, mask, folds, inputs_kept, grid, memory):
     "Raise `TypeError` or `ValueError` for choices that do not go together."
     for name, function in (("mask", mask), ("forward", forward)):
         if not (function is None or callable(function)):
             raise TypeError(f"{name} is a function of the batch, not of type {type(function).__name__}")
-    if positions is not None and min(positions, draws) < 1:
-        raise ValueError(f"positions and draws count from 1, not {positions} and {draws}")
-    if mask and (positions or samples == "flattened"):
+    if drawn is not None and min(drawn, draws) < 1:
+        raise ValueError(f"drawn and draws count from 1, not {drawn} and {draws}")
+    if mask and (drawn or samples == "flattened"):
         raise ValueError("a mask leaves out single samples: it goes with samples='positions' or 'inputs', and without "
                          "draws")
     if grid is not None and not (isinstance(grid, Sequence) and len(grid) == 2 and all(side > 0 for side in grid)):

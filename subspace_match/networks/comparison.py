@@ -6,7 +6,6 @@
 __all__ = ['EPS', 'PAPER_EPS', 'FORMAT', 'Comparison', 'compare']
 
 # %% ../../nbs/networks/25_comparison.ipynb #60708968
-import functools
 import hashlib
 import html
 import itertools
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .activations import JointGram, _in_groups, progress_bar
-from .files import atomic_path, tensor_checksum, warn
+from .files import ROOM, atomic_path, check_room, renaming, tensor_checksum, warn
 from .layers import _naming
 from subspace_match.networks.layer_pairs import (
     AREA_COLUMNS,
@@ -297,9 +296,9 @@ class Comparison(_LayerPairs):
         """The area under the curve of similarity, 1 − mean level: a row for each layer and pair of networks.
 
         Columns: layer, depth (from 1), network_a, network_b, area (in [0, 1]), low, high (95 % interval over images),
-        chance (unrelated images), held_out (images that
-        were not used), rotated if asked for, n_x, n_y (neurons), dead_x, dead_y, d (samples), inputs, note (what keeps
-        it from meaning what it seems to mean, see `note`);
+        chance (unrelated images; untrained networks may lie far above it, so compare some in the same pass before a
+        value counts as learned), held_out (images that were not used), rotated if asked for, n_x, n_y (neurons),
+        dead_x, dead_y, d (samples), inputs, note (what keeps it from meaning what it seems to mean, see `note`);
         where samples were drawn, draws and spread (standard deviation); where names of layers differ, layer_a,
         layer_b, depth_b.
         NaN stands where there were no folds or no shifted inputs. With `over_pairs`, pairs (how many) stands for the
@@ -393,10 +392,11 @@ class Comparison(_LayerPairs):
 
         Columns: layer, depth, network_a, network_b, measure, value, chance, low, high (and layer_a, layer_b, depth_b).
         With `compare(…, inputs_kept=500)` also those of
-        `sample_measures`, without chance and interval. area and s_0.3 follow `dead`, `affine` and `centre`; the others
-        centre, and so leave constant neurons out.
-        NaN stands where there were no folds or no shifted inputs, and where a layer is constant. Raises `ValueError`
-        where Gram matrices were not kept.
+        `sample_measures`, on the inputs that were kept. area and s_0.3 follow `dead`, `affine` and `centre`; the others
+        centre, and so leave constant neurons out. Of several draws the means.
+        NaN stands where there were no folds or no shifted inputs, where a layer is constant, and for the chance of
+        regression_held_out: what is fitted on unrelated inputs predicts nothing, which is 0 or less. Raises
+        `ValueError` where Gram matrices were not kept.
         """
         self.compute(progress)
         dead = self._reading(None)
@@ -437,16 +437,22 @@ class Comparison(_LayerPairs):
     def report(self, path: str | Path, **options) -> Path:
         """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.
 
-        Returns its path. Options and errors: see `report.write_report`.
+        Returns its path. Options and errors: see `report.write_report`; `OSError`, before levels are found, where the
+        folder can't be written.
         """
+        check_room(Path(path).parent)
         from subspace_match.networks.report import write_report
         return write_report(self, path, **options)
 
     def save(self, path: str | Path, grams: bool = True):
         """Write one safetensors file at `path`, atomically; the same content gives the same bytes.
 
-        `grams=False` keeps levels only, which is small, and no geometry.
+        `grams=False` keeps levels only, which is small, and no geometry. Raises `OSError`, before levels are found,
+        where the folder can't be written or has no room.
         """
+        tensors = [part for joint in (self.grams or {}).values() for part in vars(joint).values()
+                   if grams and isinstance(part, torch.Tensor)]
+        check_room(Path(path).parent, sum((part.nbytes for part in tensors), ROOM))
         _save(self.compute(), Path(path), grams)
 
     @classmethod
@@ -688,21 +694,7 @@ def _loaded_gram(about, tensors):
     )
 
 # %% ../../nbs/networks/25_comparison.ipynb #9c1f38bb
-_Function = TypeVar("_Function", bound=Callable)
-
-def _renaming(**new: str) -> Callable[[_Function], _Function]:   # type checkers see the new names
-    "Let a function take options by the names of version 0.1, with a `DeprecationWarning`."
-    def decorate(function):
-        @functools.wraps(function)
-        def call(*args, **options):
-            for old in sorted(new.keys() & options.keys()):
-                warn(f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning)
-                options[new[old]] = options.pop(old)
-            return function(*args, **options)
-        return call
-    return decorate
-
-@_renaming(pairs="layer_pairs", positions="drawn")
+@renaming(pairs="layer_pairs", positions="drawn")
 def compare(
     networks: Sequence[nn.Module | Mapping]
     | Mapping[str, nn.Module | Mapping],  # models, or stored activations (layer -> array); a dict gives them names

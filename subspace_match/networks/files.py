@@ -8,18 +8,21 @@ __all__ = ['atomic_path', 'write_json', 'read_json', 'write_csv', 'read_csv', 'f
 
 # %% ../../nbs/networks/20_files.ipynb #939cecab
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
+import tempfile
 import uuid
 import warnings
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import pandas as pd
 import torch
@@ -48,6 +51,27 @@ def atomic_path(
     finally:
         if temporary.is_dir(): shutil.rmtree(temporary)
         else: temporary.unlink(missing_ok=True)
+
+# %% ../../nbs/networks/20_files.ipynb #26640fc3
+ROOM = 2**20   # bytes that a place must at least have
+
+def check_room(
+    folder: str | Path,   # may not be there yet
+    bytes_: float = ROOM, # that shall be written there
+):
+    """Raise `OSError` that says so where a folder can't be made, can't be written, or has no room for so many bytes.
+
+    Nothing is left behind.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir(): raise NotADirectoryError(f"{there} is a file, not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=there) as file: file.write(bytes(ROOM))
+    except OSError as error: raise OSError(f"{there} can't be written: {error.strerror or error}") from error
+    free = shutil.disk_usage(there).free
+    if free < bytes_: raise OSError(f"{there} has room for {free/1e9:.2g} GB, and {bytes_/1e9:.2g} are to be written")
+
 
 # %% ../../nbs/networks/20_files.ipynb #20e5efa1
 def write_json(path: str | Path, content: dict):
@@ -174,6 +198,22 @@ def warn(
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_code.co_filename.startswith(inside): frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+# %% ../../nbs/networks/20_files.ipynb #dc9051bf
+_Function = TypeVar("_Function", bound=Callable)
+
+def renaming(**new: str) -> Callable[[_Function], _Function]:   # type checkers see the new names
+    "Let a function take options by the names of version 0.1, with a `DeprecationWarning`."
+    def decorate(function):
+        @functools.wraps(function)
+        def call(*args, **options):
+            for old in sorted(new.keys() & options.keys()):
+                warn(f"{old}= is now {new[old]}=; the old name goes with version 0.3", DeprecationWarning)
+                options[new[old]] = options.pop(old)
+            return function(*args, **options)
+        return call
+    return decorate
+
 
 # %% ../../nbs/networks/20_files.ipynb #80435262
 def is_first() -> bool:

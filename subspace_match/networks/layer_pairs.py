@@ -339,33 +339,22 @@ def measure_rows(
     "Rows of `Comparison.measures`, one for each measure."
     folds = [f for f, n in enumerate([] if joint.fold_samples is None else joint.fold_samples.tolist()) if n]
     levels = {curve: reading(pair, curve, dead) for curve in ("levels", "without", "chance")}
-    sums = joint.pair(i, j)[1]
-    values = _measured(
-        joint.geometry(i, j), sums, levels["levels"][0], folds=_of_folds(joint, i, j, folds) if len(folds) > 1 else None
-    )
-    chance = _measured(joint.chance_geometry(i, j), sums, levels["chance"][0]) if levels["chance"] else {}
-    without = []
-    for f, left in zip(folds, levels["without"]):
-        others = [g for g in folds if g != f]
-        without.append(_measured(joint.geometry(i, j, folds=others), joint.pair(i, j, folds=others)[1], left))
+    found = [_measured(joint, i, j, one, folds, draw) for draw, one in enumerate(levels["levels"])]
+    values = {name: _mean([one[name] for one in found]) for name in found[0]}
+    chance = {}
+    if levels["chance"]:
+        gram, sums = joint._chance_pair(i, j)
+        chance = _or_nan(Geometry.from_gram(gram, pair.n_x, pair.d), sums, levels["chance"][0])
+    without = [_measured(joint, i, j, left, [g for g in folds if g != f]) for f, left in zip(folds, levels["without"])]
     rows = []
     for name, value in values.items():
-        low, high = (
-            map(float, jackknife(value, [one[name] for one in without]))
-            if without and name in without[0]
-            else (np.nan, np.nan)
-        )
-        low, high = np.clip((low, high), *RANGES[name])
+        low, high = _interval(name, value, [one[name] for one in without if name in one])
         if name == "s_0.3" and without:   # a step function: see `level_intervals`
             lower, upper = level_intervals(levels["levels"][0], levels["without"])
             low, high = upper.similarity(0.3), lower.similarity(0.3)
         rows.append({"measure": name, "value": value, "chance": chance.get(name, np.nan), "low": low, "high": high})
-    if joint.kernels:
-        kernels = [joint.kernels[joint.members[member]] for member in (i, j)]
-        rows += [
-            {"measure": name, "value": value, "chance": np.nan, "low": np.nan, "high": np.nan}
-            for name, value in sample_measures(*kernels).items()
-        ]
+    if joint.kernels: rows += _kernel_rows(*(joint.kernels[joint.members[member]] for member in (i, j)),
+                                           len(folds) if without else 0, bool(levels["chance"]))
     also = (
         {"layer_a": pair.layer_a, "layer_b": pair.layer_b, "depth_b": pair.depth_b}
         if pair.layer_a != pair.layer_b
@@ -373,14 +362,48 @@ def measure_rows(
     )
     return [_key(pair) | row | also for row in rows]
 
-def _of_folds(joint, i, j, folds):
-    "Gram matrices, sums and numbers of samples of a pair of members in single folds."
-    grams, sums = zip(*(joint.pair(i, j, folds=[f]) for f in folds))
-    return torch.stack(grams), torch.stack(sums), joint.fold_samples[folds]
+def _measured(joint, i, j, levels, folds, draw=0):
+    "All measures of two members over some folds, or of a draw where there are none."
+    if not folds: return _or_nan(joint.geometry(i, j, draw=draw), joint.pair(i, j, draw)[1], levels)
+    grams, sums = map(torch.stack, zip(*(joint.pair(i, j, folds=[f]) for f in folds)))
+    parts = (grams, sums, joint.fold_samples[folds]) if len(folds) > 1 else None
+    return _or_nan(joint.geometry(i, j, folds=folds), sums.sum(0), levels, parts)
 
-def _measured(geometry, sums, levels, folds=None):
+def _or_nan(geometry, sums, levels, folds=None):
     "All measures of a geometry; NaN, but for the match, where a layer is constant."
     try: return all_measures(geometry, sums=sums, levels=levels, folds=folds)
     except ValueError as error:
         if "constant" not in str(error): raise
         return dict.fromkeys(MEASURES, np.nan) | {"area": levels.area, "s_0.3": levels.similarity(0.3)}
+
+def _interval(name, value, left_out):
+    "The jackknife's interval, within the range of the measure; NaN where nothing was left out."
+    if len(left_out) < 2: return np.nan, np.nan
+    return np.clip([float(end) for end in jackknife(value, left_out)], *RANGES[name])
+
+
+# %% ../../nbs/networks/25b_layer_pairs.ipynb #7e3b5dff
+SHUFFLES = 10   # orders whose mean is the chance level
+
+def _kernel_rows(
+    k_x: torch.Tensor,    # (m, m) inner products between inputs
+    k_y: torch.Tensor,    # (m, m)
+    folds: int,           # 0: no intervals
+    chance: bool,
+) -> list[dict]:
+    "Rows of `sample_measures`."
+    def some(kernel, places): return kernel[places][:, places]
+    m, rng = len(k_x), np.random.default_rng(0)
+    orders = [torch.from_numpy(rng.permutation(m)) for _ in range(SHUFFLES*chance)]
+    unrelated = [sample_measures(k_x, some(k_y, order)) for order in orders]
+    kept = [torch.arange(m)[torch.arange(m) % folds != f] for f in range(folds)]
+    left_out = [sample_measures(some(k_x, places), some(k_y, places)) for places in kept if len(places) > 10]
+    rows = []
+    for name, value in sample_measures(k_x, k_y).items():
+        without = np.array([one[name] for one in left_out])
+        if name == "knn" and len(without): without += value - without.mean()
+        low, high = _interval(name, value, without)
+        rows.append({"measure": name, "value": value, "chance": _mean([one[name] for one in unrelated]), "low": low,
+                     "high": high})
+    return rows
+

@@ -429,7 +429,7 @@ def _groups(
     as_given: bool = False,   # pair the first with the first also where the names are the same in another order
 ) -> dict[str, list[tuple[int, str]]]:
     "Sets of (network, layer) that share a joint Gram matrix, by a label."
-    if pairs not in ("same", "all"): raise ValueError(f"pairs must be 'same' or 'all', not {pairs!r}")
+    if pairs not in ("same", "all"): raise ValueError(f"layer_pairs must be 'same' or 'all', not {pairs!r}")
     if pairs == "all": return {"all layers": [(k, name) for k, layers in enumerate(names) for name in layers]}
     if not as_given and all(set(layers) == set(names[0]) for layers in names): names = [names[0]]*len(names)
     if len({len(layers) for layers in names}) > 1:

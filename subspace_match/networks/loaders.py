@@ -336,7 +336,7 @@ def _n_inputs(networks, loaders):
         if first.drop_last: return len(first)*first.batch_size
         return len(first.sampler if first.batch_size else first.dataset)
     except (AttributeError, TypeError):
-        raise ValueError("drawing positions needs a loader whose dataset has a length") from None
+        raise ValueError("drawing samples needs a loader whose dataset has a length") from None
 
 # %% ../../nbs/networks/24b_loaders.ipynb #20fde29b
 def _warn_padding(batch):

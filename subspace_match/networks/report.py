@@ -103,6 +103,8 @@ def _belief(areas):
         if len(noted): found.append(f"Beware in {_listed(noted)}: {meaning}.")
     dead, n = areas[["dead_x", "dead_y"]].sum(axis=None), areas[["n_x", "n_y"]].sum(axis=None)
     if dead: found.append(f"{dead:,.0f} of {n:,} neurons are zero (or, centred, constant) on every input.")
+    if len(known): found.append("Chance is about inputs, not about training: networks that were never trained may lie "
+                                "far above it, and a comparison with some tells what was learned.")
     found.append("Alike in this sense says that one network's neurons can be had from the other's on these inputs; it "
                  "does not say that the networks are equally good.")
     return " ".join(found)
