@@ -359,7 +359,8 @@ def place(folder: Path | None) -> Path | None:
 
 def source(folder: Path) -> Path:
     "A folder that is there, which need not be writable, or can be made. Raises `typer.BadParameter` for anything else."
-    return folder if folder.is_dir() else place(folder)
+    if not folder.is_dir(): place(folder)
+    return folder
 
 def share(value: float | None) -> float | None:
     "A number in [0, 1], or none. Raises `typer.BadParameter` for anything else."
@@ -748,7 +749,7 @@ def measures_command(
     origin = {"data": {"title": chosen.title, "checksum": chosen.checksum}, "networks": list(about.values()),
               "settings": choices}
     check_room(out.parent)
-    there = read_json(out.with_suffix(".json")) if out.with_suffix(".json").exists() else origin
+    there: dict[str, Any] = read_json(out.with_suffix(".json")) if out.with_suffix(".json").exists() else origin
     there["settings"] = {name: DEFAULTS[name] for name in choices} | there.get("settings", {})
     if json.loads(json.dumps(origin)) != {key: there.get(key) for key in origin}:
         raise ValueError(f"{out} holds other results; choose another --out or delete it")

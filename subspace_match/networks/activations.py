@@ -135,13 +135,13 @@ class JointGram:
 
         Raises `ValueError` where chance was not asked for, or the members are of one network.
         """
+        return self._geometry(*self._chance_pair(a, b), a, self.n_samples, affine, centre)
+
+    def _chance_pair(self, a: int, b: int) -> tuple[torch.Tensor, torch.Tensor]:
+        "What `pair` returns, if each of two members had seen other inputs. Raises what `chance_geometry` raises."
         if self.shifted is None or self.shifted_sums is None:
             raise ValueError("there are no products with other inputs: chance=True collects them")
         if self.members[a][0] == self.members[b][0]: raise ValueError("chance is known between different networks only")
-        return self._geometry(*self._chance_pair(a, b), a, self.n_samples, affine, centre)
-
-    def _chance_pair(self, a, b):
-        "What `pair` returns, if each of two members had seen other inputs."
         gram, sums = self.pair(a, b)
         n = self.sizes[a]
         first, second = (slice(0, n), slice(n, None))[::1 if a < b else -1]     # the later network's are moved
@@ -749,7 +749,9 @@ def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
     """
     call = inspect.signature(joint_grams).bind(*arguments, **options)
     call.apply_defaults()
-    for _, _, group in _in_groups(**call.arguments, together=False): yield group
+    for _, _, group in _in_groups(**call.arguments, together=False):
+        yield group
+        del group      # before the next one is made
 
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0007
 def _in_groups(
