@@ -559,6 +559,19 @@ def test_networks_of_others_are_compared(place, makers, tmp_path):
     assert set(table.network_a) == {"first"} and set(table.network_b) == {"second"} and table.layer.nunique() == 10
 
 
+def test_a_network_whose_state_is_more_than_tensors_is_compared(place, tmp_path, monkeypatch):
+    "As that of PyTorch's quantised layers, which keep types and tuples there."
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"statenets.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Layer(nn.Linear):\n    def get_extra_state(self): return torch.qint8, (1, None)\n"
+        "def make(seed):\n    torch.manual_seed(seed)\n"
+        "    return nn.Sequential(nn.Flatten(), Layer(1024, 9), nn.ReLU())\n"
+        "def one(): return make(0)\ndef two(): return make(1)\n")
+    result = run("diff", "statenets:one", "statenets:two", "--inputs", "digits")
+    assert result.exit_code == 0 and "1 of 1 layer moved" in result.output, result.output
+
+
 @pytest.mark.parametrize("spec, message", [
     ("first.pt", "first.pt holds weights, and no network; name a function that makes one: "
      "--model MODULE:FUNCTION, or MODULE:FUNCTION@first.pt"),
@@ -567,7 +580,8 @@ def test_networks_of_others_are_compared(place, makers, tmp_path):
     ("mynets:not_one@first.pt", "it must be a function without arguments"),
     ("mynets:small@third.pt", "there is no third.pt"),
     ("mynets:small@pickled.pt",
-     "pickled.pt holds no weights that can be read without executing code (UnpicklingError: Weights only load "),
+     "pickled.pt holds no weights that can be read without executing code (UnpicklingError: Weights only load failed); "
+     "save model.state_dict()"),
     ("torchvision.models:resnet18@first.pt", "first.pt does not fit torchvision.models:resnet18: Error(s) in loading"),
 ])
 def test_weights_without_a_network_lead_to_the_way_out(place, makers, spec, message):

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..theory import reference
+from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
 from ..networks.data import load_data
 from ..networks.files import atomic_path, provenance, write_json
@@ -194,6 +195,77 @@ def peak_memory(
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {"way": way, "n": n, "d": d, "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10)}
 
+# %% ../../nbs/algorithms/15_speed.ipynb #a1de0002
+def peak_bytes():
+    "Peak of this process's resident memory. Linux: VmHWM is its own, ru_maxrss also that of the one that started it."
+    status = Path("/proc/self/status")
+    if status.exists(): return 1024*int(status.read_text().split("VmHWM:")[1].split()[0])
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == "darwin" else 1024)
+
+class Noisy(torch.nn.Linear):
+    "A linear map plus noise of half the size that is the same whenever the input is."
+    def forward(self, x):
+        z = super().forward(x)
+        seed = hash((self.seed, *x[0, :4].view(torch.int32).tolist())) % 2**63
+        return z.add_(torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)), alpha=0.5)
+
+class WideModel(torch.nn.Module):
+    "Layers of n neurons that read the same `shared` numbers, each on its own."
+    def __init__(self, layers: int, n: int, network: int, shared: int = 256):
+        super().__init__()
+        generator = torch.Generator().manual_seed(network)
+        self.layers = torch.nn.ModuleList(Noisy(shared, n, bias=False) for _ in range(layers))
+        for k, layer in enumerate(self.layers):
+            layer.weight.data = torch.randn(n, shared, generator=generator)/shared**0.5
+            layer.seed = 1000*network + k
+
+    def forward(self, x):
+        return [layer(x) for layer in self.layers if layer._forward_hooks]   # those that are watched
+
+# %% ../../nbs/algorithms/15_speed.ipynb #a1de0003
+WIDE = {"3072": dict(layers=12, n=3072, d=8_000, memory=2.75e9), "4096": dict(layers=32, n=4096, d=9_000, memory=5.5e9),
+        "tiny": dict(layers=3, n=32, d=500, memory=60e6)}
+
+def wide_rows(
+    layers: int,
+    n: int,         # neurons of each layer of each network
+    d: int,         # inputs, a multiple of 500
+    memory: float,  # bytes that `compare` may take
+    finished,       # called with the row of each layer as its levels are found
+):
+    "Compare two wide models on one thread: the peak of the process so far, and processor seconds, layer by layer."
+    torch.set_num_threads(1)
+    libraries = peak_bytes()
+    models = [WideModel(layers, n, network) for network in range(2)]
+    inputs = torch.randn(d, 256, generator=torch.Generator().manual_seed(2)).split(500)
+    began, spent, find = time.process_time(), [], comparison.find_levels
+    def timed(geometries):
+        before = time.process_time()
+        found = find(geometries)
+        spent.append(time.process_time() - before)
+        total = time.process_time() - began
+        finished({"layers": layers, "n": n, "d": d, "memory_gb": memory/1e9, "finished": len(spent),
+                  "levels_seconds": spent[-1], "other_seconds": total - sum(spent), "peak_gb": peak_bytes()/1e9,
+                  "libraries_gb": libraries/1e9, "area": found[0]["levels"][0].area})
+        return found
+    comparison.find_levels = timed
+    try: comparison.compare(models, list(inputs), "Noisy", memory=memory, folds=0, chance=False, progress=False)
+    finally: comparison.find_levels = find
+
+def measure_wide(
+    which: str,        # one of WIDE
+    out: str | Path,   # folder; rows come into its wide-….csv, one for each layer as soon as its levels are found
+):
+    "Measure wide models in this process. What was stopped tells of the layers that it had finished."
+    path, rows = Path(out)/f"wide-{which}.csv", []
+    about = {"activations": "256 numbers shared in each layer, and noise", "folds": 0, "chance": False, "threads": 1}
+    def finished(row):
+        rows.append(row)
+        with atomic_path(path) as part: pd.DataFrame(rows).to_csv(part, index=False, float_format="%.5g")
+        write_json(path.with_suffix(".json"), {**about, **provenance("cpu")})
+    wide_rows(**WIDE[which], finished=finished)
+
 # %% ../../nbs/algorithms/15_speed.ipynb #91d51b3c
 PROFILES: dict[str, dict[str, Any]] = {  # tiny: for continuous integration, seconds
     "tiny": {"repeats": 1, "d": 400, "ds": [200, 400], "points": 2, "trials": 1, "share": 0.3, "largest": 64,
@@ -265,10 +337,11 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    profile: str = "full",  # or tiny
+    profile: str = "full",  # or tiny; wide-3072, wide-4096: only the wide models, see `WIDE`
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
     "Measure the fast algorithms against the literal ones, and write the tables that the notebook 15_speed draws."
+    if profile.startswith("wide-"): return measure_wide(profile.removeprefix("wide-"), out)
     settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     if first:

@@ -7,7 +7,6 @@ __all__ = ['ENTRIES', 'PEEL', 'CACHE_SECONDS', 'JointGram', 'memory_plan', 'free
            'list_layers', 'neuron_matrix', 'record', 'recording', 'select_layers']
 
 # %% ../../nbs/networks/24c_activations.ipynb #e4240314
-import hashlib
 import inspect
 import itertools
 import json
@@ -29,7 +28,7 @@ from tqdm import tqdm as terminal_bar
 from tqdm.auto import tqdm as any_bar
 
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry
-from .files import atomic_path, check_room, renaming, tensor_checksum, warn
+from .files import atomic_path, check_room, content_checksum, renaming, tensor_checksum, warn
 from subspace_match.networks.layers import (
     _bare, _called, _choose, _groups, _place, _size, _widest, list_layers, neuron_matrix, record, recording,
     select_layers,
@@ -633,19 +632,9 @@ def _in_blocks(
 # %% ../../nbs/networks/24c_activations.ipynb #7c0a0005
 CACHE_SECONDS = 60   # at least so long between two writes, and twenty times as long as one takes
 
-def _checksum(part) -> str:
-    "A checksum of whatever a batch or a network holds."
-    if isinstance(part, np.ndarray): part = torch.from_numpy(np.array(part, part.dtype.newbyteorder("=")))
-    if isinstance(part, torch.Tensor):
-        return tensor_checksum(part.float() if part.is_floating_point() and part.element_size() < 4 else part)
-    if isinstance(part, nn.Module): part = part.state_dict()
-    if isinstance(part, Mapping): part = [(name, _checksum(value)) for name, value in part.items()]
-    elif isinstance(part, (tuple, list)): part = [_checksum(value) for value in part]
-    return hashlib.sha256(repr(part).encode()).hexdigest()
-
 def _cache_path(cache, about, bytes_):
     "The file of a pass in the folder `cache`. Raises `OSError` where it can't be written, or there is too little room."
-    path = Path(cache)/f"pass-{_checksum(about)[:16]}.safetensors"
+    path = Path(cache)/f"pass-{content_checksum(about)[:16]}.safetensors"
     twice = 2*bytes_                                     # while one is written, the one before is still there
     try: check_room(cache, 0 if path.exists() else twice)
     except OSError as error: raise OSError(f"no pass can be kept in the cache folder {cache}: {error}") from error
@@ -790,7 +779,7 @@ def _in_groups(
                          "be run through again, or allow more memory")
     about = ["2", samples, drawn, draws, seed, folds, chance, wanted, str(neuron_axis), grid, _process(),
              *(getattr(function, "__qualname__", None) for function in (forward, mask))]
-    if cache is not None: about += [_checksum(first), *map(_identity, networks)]
+    if cache is not None: about += [content_checksum(first), *map(_identity, networks)]
     choices = {"axes": axes, "samples": samples, "grid": grid, "forward": forward, "mask": mask, "wanted": wanted,
                "chosen": names}
     for number, part in plan.groupby("pass", sort=True):
@@ -912,8 +901,8 @@ def _check_weights(networks):
 
 def _identity(network):
     "What tells a network: its weights, or the first and last rows of stored activations."
-    if isinstance(network, nn.Module): return _checksum(network)
-    return [(name, tuple(array.shape), _checksum(array[:100]), _checksum(array[-100:]))
+    if isinstance(network, nn.Module): return content_checksum(network)
+    return [(name, tuple(array.shape), content_checksum(array[:100]), content_checksum(array[-100:]))
             for name, array in network.items()]
 
 def _may_be_taken(device):

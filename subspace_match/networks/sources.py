@@ -26,7 +26,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from .data import ImageData, load_data, validation_loader
-from .files import file_checksum, tensor_checksum
+from .files import content_checksum, file_checksum, tensor_checksum
 from .loaders import stored_activations
 from .training import load_network
 
@@ -99,15 +99,17 @@ def _with_weights(maker, file, device):
     network, state = _network_of(maker), _state(file)
     try: network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{file} does not fit {maker}: {' '.join(str(error).split())[:300]}") from error
+        quantised = "; a quantised file needs a function that makes a quantised network" if any(
+            "_packed_params" in str(name) for name in state) else ""
+        raise ValueError(f"{file} does not fit {maker}{quantised}: {' '.join(str(error).split())[:300]}") from error
     about = {"name": file.stem, "architecture": maker, "weights_checksum": file_checksum(file)}
     return network.to(device).eval(), about
 
 def _returned(maker, device):
     "The network that a function, as MODULE:FUNCTION, returns, weights and all. Raises `ValueError`."
     network = _network_of(maker)
-    checksum = tensor_checksum(*(tensor.float() for tensor in network.state_dict().values()))
-    about = {"name": maker.partition(":")[2], "architecture": maker.partition(":")[0], "weights_checksum": checksum}
+    about = {"name": maker.partition(":")[2], "architecture": maker.partition(":")[0],
+             "weights_checksum": content_checksum(network)}
     return network.to(device).eval(), about
 
 def _network_of(maker):
@@ -120,7 +122,7 @@ def _state(file):
     "The state dict of a file, without what scripts wrap it in. Raises `ValueError`."
     try: state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()).partition('. ')[0][:150]}"
         raise ValueError(f"{file} holds no weights that can be read without executing code ({reason}); save "
                          "model.state_dict()") from error
     for key in WRAPPED:
@@ -167,8 +169,7 @@ def _pretrained(folder, device):
         raise ValueError(f"{folder} cannot be opened by transformers: {' '.join(str(error).split())[:200]}") from error
     finally:
         if bars: library.utils.logging.enable_progress_bar()
-    checksum = tensor_checksum(*(tensor.float() for tensor in network.state_dict().values()))
-    about = {"name": folder.name, "architecture": type(network).__name__, "weights_checksum": checksum}
+    about = {"name": folder.name, "architecture": type(network).__name__, "weights_checksum": content_checksum(network)}
     return network.to(device).eval(), about
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d0000c
