@@ -205,6 +205,8 @@ def peak_bytes():
 
 class Noisy(torch.nn.Linear):
     "A linear map plus noise of half the size that is the same whenever the input is."
+    seed: int
+
     def forward(self, x):
         z = super().forward(x)
         seed = hash((self.seed, *x[0, :4].view(torch.int32).tolist())) % 2**63
@@ -215,8 +217,9 @@ class WideModel(torch.nn.Module):
     def __init__(self, layers: int, n: int, network: int, shared: int = 256):
         super().__init__()
         generator = torch.Generator().manual_seed(network)
-        self.layers = torch.nn.ModuleList(Noisy(shared, n, bias=False) for _ in range(layers))
-        for k, layer in enumerate(self.layers):
+        made = [Noisy(shared, n, bias=False) for _ in range(layers)]
+        self.layers = torch.nn.ModuleList(made)
+        for k, layer in enumerate(made):
             layer.weight.data = torch.randn(n, shared, generator=generator)/shared**0.5
             layer.seed = 1000*network + k
 
@@ -224,8 +227,9 @@ class WideModel(torch.nn.Module):
         return [layer(x) for layer in self.layers if layer._forward_hooks]   # those that are watched
 
 # %% ../../nbs/algorithms/15_speed.ipynb #a1de0003
-WIDE = {"3072": dict(layers=12, n=3072, d=8_000, memory=2.75e9), "4096": dict(layers=32, n=4096, d=9_000, memory=5.5e9),
-        "tiny": dict(layers=3, n=32, d=500, memory=60e6)}
+WIDE: dict[str, dict[str, Any]] = {
+    "3072": dict(layers=12, n=3072, d=8_000, memory=2.75e9), "4096": dict(layers=32, n=4096, d=9_000, memory=5.5e9),
+    "tiny": dict(layers=3, n=32, d=500, memory=60e6)}
 
 def wide_rows(
     layers: int,

@@ -353,8 +353,9 @@ def measure_rows(
             lower, upper = level_intervals(levels["levels"][0], levels["without"])
             low, high = upper.similarity(0.3), lower.similarity(0.3)
         rows.append({"measure": name, "value": value, "chance": chance.get(name, np.nan), "low": low, "high": high})
-    if joint.kernels: rows += _kernel_rows(*(joint.kernels[joint.members[member]] for member in (i, j)),
-                                           len(folds) if without else 0, bool(levels["chance"]))
+    if joint.kernels:
+        k_x, k_y = (joint.kernels[joint.members[member]] for member in (i, j))
+        rows += _kernel_rows(k_x, k_y, len(folds) if without else 0, bool(levels["chance"]))
     also = (
         {"layer_a": pair.layer_a, "layer_b": pair.layer_b, "depth_b": pair.depth_b}
         if pair.layer_a != pair.layer_b
