@@ -483,7 +483,7 @@ RunFolders = Annotated[Optional[list[Path]],
 Layers = Annotated[list[str], typer.Option(help="type of module, name or glob; may be given several times")]
 Drawn = Annotated[Optional[int], typer.Option(min=1, help="draw so many samples instead of using all (the authors' "
                                                           "script: 10000)")]
-OldDrawn = Annotated[Optional[int], typer.Option("--positions", min=1, hidden=True)]
+OldDrawn = Annotated[Optional[int], typer.Option("--positions", min=1, hidden=True, help="the old name of --drawn")]
 Draws = Annotated[int, typer.Option(min=1, help="how often they are drawn")]
 Affine = Annotated[bool, typer.Option("--affine", help="add the constant vector to both spans")]
 Centre = Annotated[bool, typer.Option("--centre", help="subtract every neuron's mean")]

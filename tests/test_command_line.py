@@ -218,6 +218,13 @@ def test_a_useless_place_is_said_before_the_work(place, tmp_path, monkeypatch, c
     assert result.exit_code == 2 and f"can't be written: {os.strerror(reason)}" in result.stderr, result.output
 
 
+def test_training_wants_room_before_its_first_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2**20}))
+    monkeypatch.setattr("subspace_match.networks.training._train_epoch", lambda *_: pytest.fail("work began"))
+    result = run("train", *SMALL, "--seeds", 1, *folders(tmp_path)[:4])
+    assert result.exit_code == 1 and "OSError" in result.output and "has room for 0.001 GB" in result.output
+
+
 def test_published_weights_that_cannot_be_had_are_named(place, monkeypatch):
     def offline(*args, **kwargs): raise URLError("no network")
     monkeypatch.setattr("torchvision.models.get_model", offline)

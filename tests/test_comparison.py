@@ -370,6 +370,18 @@ def test_warnings_are_few_and_point_at_the_caller(images):
     assert {Path(warning.filename).name for warning in told} == {"test_comparison.py"}
 
 
+def test_layers_that_are_new_by_default_are_said_once(images, monkeypatch):
+    monkeypatch.setattr("subspace_match.networks.comparison._TOLD", [])
+    class Functional(nn.Sequential):
+        def forward(self, images): return self[1](torch.relu(self[0](images.flatten(1))))
+    networks = [Functional(nn.Linear(images[0].numel(), 8), nn.Linear(8, 3)) for _ in range(2)]
+    chosen, default = compare(networks, [images], "relu"), compare(networks, [images])
+    with warnings.catch_warnings(action="error", category=FutureWarning): chosen.similarity(0.3, dead="include")
+    with pytest.warns(FutureWarning, match="functional activations, and what the readout reads, are layers too"):
+        default.similarity(0.3)
+    with warnings.catch_warnings(action="error", category=FutureWarning): default.similarity(0.3)
+
+
 def test_without_folds_and_chance_there_are_no_numbers_in_their_place():
     row = one(compared(*matrices(200), folds=0, chance=False))
     assert row[["low", "high", "chance", "held_out"]].isna().all() and row.area > 0

@@ -324,8 +324,10 @@ class Comparison(_LayerPairs):
         Raises `ValueError` for ε outside [0, 1) or another `dead`.
         """
         chosen = dead is not None or "dead" in self.settings.get("given", ()) or not self._any_dead()
+        more = "layers" not in self.settings.get("given", ()) and any(" (" in layer for layer in self.layers)
         changes = {f"similarity() takes ε = {', '.join(map(str, EPS))} without eps= (0.1: PAPER_EPS)": eps is None,
-                   'dead neurons are left out of similarities (0.1: dead="include")': not chosen}
+                   'dead neurons are left out of similarities (0.1: dead="include")': not chosen,
+                   "functional activations, and what the readout reads, are layers too without layers=": more}
         _tell_of(*(change for change, concerns in changes.items() if concerns))
         dead = self._reading(dead)
         self.compute()
@@ -772,10 +774,11 @@ def compare(
         loader = _numbered(loader, names, "a dict is of loaders by network (a single batch is [batch]), not")
     if affine and centre: raise ValueError("affine adds the mean to the spans and centre takes it away; choose one")
     if n_jobs == 0: raise ValueError("n_jobs is how many pairs of layers are computed at a time, not 0; -1: all cores")
+    given = [name for name, value in (("dead", dead), ("layers", layers)) if value is not None]
     settings = {"layer_pairs": layer_pairs, "samples": samples, "drawn": drawn, "draws": draws if drawn else 1,
                 "seed": seed, "affine": affine, "centre": centre,
                 "dead": check_reading("leave out" if dead is None else dead), "folds": folds, "chance": chance,
-                "grid": grid, "given": [] if dead is None else ["dead"]}
+                "grid": grid, "given": given}
     with _naming(names if given_names else ()):
         groups = _in_groups(networks, loader, layers, layer_pairs, samples, drawn, draws, seed, neuron_axis, forward,
                             mask, device, progress, folds, chance, inputs_kept, memory, cache, grid, ids, False)

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from tqdm import tqdm
 
 from .data import ImageData, training_loader, validation_loader
-from .files import atomic_path, file_checksum, provenance, read_json, write_json
+from .files import atomic_path, check_room, file_checksum, provenance, read_json, write_json
 from .models import build_model
 
 # %% ../../nbs/networks/23_training.ipynb #df38f33c
@@ -193,8 +193,8 @@ def train(
 ) -> tuple[nn.Module, dict]:
     """Train a network, or continue, or load it where it is complete; returns it with the content of `weights.json`.
 
-    Raises `ValueError` where `folder` holds another run or a damaged file, `FloatingPointError` where the loss
-    diverges.
+    Raises `ValueError` where `folder` holds another run or a damaged file, `OSError` before the first epoch where there
+    is no room for weights and checkpoints, `FloatingPointError` where the loss diverges.
 
     >>> import tempfile
     >>> from subspace_match.networks.data import load_data
@@ -216,6 +216,8 @@ def train(
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum,
                                 weight_decay=recipe.weight_decay,
                                 nesterov=recipe.nesterov)
+    weights = sum(part.nbytes for part in model.state_dict().values())
+    check_room(folder, (5 + len(snapshots))*weights)     # two checkpoints with momentum, the result, and snapshots
     batches = len(training_loader(data, recipe.batch_size//size, seed, 0, part=(rank, size)))
     scheduler = _scheduler(optimizer, recipe, batches)
     history, checkpoint = [], folder/"checkpoint.pt"
