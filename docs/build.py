@@ -298,9 +298,17 @@ def reference(floor: str) -> str:
     for name, at in module_names(floor):
         module = importlib.import_module(name)
         about = f"{summary(module).rstrip('.')} (explained and tested in :doc:`/{at}`)."
-        found += [name.split(".", 1)[1], "-"*70, "", about, "",
-                  f".. automodule:: {name}", "   :members:", ""]
+        grown = in_steps(module)
+        found += [name.split(".", 1)[1], "-"*70, "", about, "", f".. automodule:: {name}", "   :members:",
+                  *([f"   :exclude-members: {', '.join(grown)}"] if grown else []), ""]
+        for one in grown: found += [f".. autoclass:: {name}.{one}", "   :members:", "   :inherited-members:", ""]
     return "\n".join(found)
+
+
+def in_steps(module) -> list[str]:
+    "Public classes that get methods from private ones of their module; a page shows all of them in one place."
+    return [name for name in module.__all__ if inspect.isclass(item := getattr(module, name))
+            and any(base.__name__.startswith("_") and base.__module__ == module.__name__ for base in item.__mro__[1:])]
 
 
 def public_api(names: dict[str, str]) -> str:

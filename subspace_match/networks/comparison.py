@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ class _LayerPairs:
         joint, i, j = self._members(pair)
         return joint.geometry(*((j, i) if turned else (i, j)), draw=draw, **self._reading_of_means)
 
-    def only(self, *networks: int | str):
+    def only(self, *networks: int | str) -> Self:
         """The part that concerns these networks only, by name or number, in the order they have here.
 
         Raises `KeyError` for unknown ones, `ValueError` for fewer than two.
@@ -252,21 +252,9 @@ def _by_name(comparison):
     return {layer: [pair for pair in comparison.layer_pairs.values() if pair.layer == layer]
             for layer in comparison.layers}
 
-# %% ../../nbs/networks/25_comparison.ipynb #065f213d
-class Comparison(_LayerPairs):
-    """Every pair of networks in every layer: what `compare` returns.
-
-    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that
-    takes `layer, a, b` wants
-    the name of a layer and two networks, by name or by number from 0; it raises `KeyError` that says what there is.
-
-    >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
-    >>> comparison = compare([{"fc": x}, {"fc": x[:, ::-1]}])
-    >>> comparison.layers, comparison.networks
-    (['fc'], ('network 0', 'network 1'))
-    >>> comparison.maximum_match("fc", eps=0.1)
-    Match([0, 1, 2, 3], [0, 1, 2, 3], n_x=4, n_y=4)
-    """
+# %% ../../nbs/networks/25_comparison.ipynb #25c0a002
+class _Matches(_LayerPairs):
+    "The matches of each pair of layers: levels, the maximum match, simple matches."
     def levels(self, layer: str, a: int | str = 0, b: int | str = 1, draw: int = 0) -> Levels:
         """The level of every neuron: the smallest ε at which it is in the maximum match, by Definition 1. Found once.
 
@@ -277,7 +265,7 @@ class Comparison(_LayerPairs):
         levels = pair.levels[draw]
         return replace(levels, x=levels.y, y=levels.x) if turned else levels
 
-    def compute(self, progress: bool | None = None, n_jobs: int | None = None) -> "Comparison":
+    def compute(self, progress: bool | None = None, n_jobs: int | None = None) -> Self:
         """Find all levels that are not known yet, `n_jobs` pairs of layers at a time. Returns the comparison.
 
         `n_jobs` is joblib's: None is one, or what `joblib.parallel_config` says, which also chooses the backend, such
@@ -287,6 +275,36 @@ class Comparison(_LayerPairs):
         _warn_few_inputs([area_row(pair, "leave out") for pair in _find_missing(self, progress, n_jobs)])
         return self
 
+    def maximum_match(self, layer: str, a: int | str = 0, b: int | str = 1, eps: float = 0.3, draw: int = 0) -> Match:
+        """The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's.
+
+        Raises `ValueError` for ε outside [0, 1).
+        """
+        return self.levels(layer, a, b, draw).match(eps)
+
+    def simple_matches(
+        self,
+        layer: str,
+        a: int | str = 0,
+        b: int | str = 1,
+        eps: float = 0.3,
+        rounds: int | None = None,   # None: all of them; otherwise the estimate of §5.2 with so many rounds
+        seed: int = 0,               # decides the estimate
+        **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
+    ) -> list[Match]:
+        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2
+        finds, decided by `seed`.
+
+        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were
+        not kept.
+        """
+        geometry = self.geometry(layer, a, b)
+        if rounds is None: return simple_matches(geometry, eps=eps, **options)
+        return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
+
+# %% ../../nbs/networks/25_comparison.ipynb #25c0a003
+class _Tables(_Matches):
+    "The tables: a row for each pair of layers, and for each ε, neuron or measure."
     def area(
         self,
         dead: str | None = None,   # "leave out", "include" or "exclude" dead neurons; None: as `compare` was told
@@ -361,33 +379,6 @@ class Comparison(_LayerPairs):
         table = residual_table(pair, self._geometries(pair), joint.geometry(i, j, centre=True))
         return _other_way_round(table) if turned else table
 
-    def maximum_match(self, layer: str, a: int | str = 0, b: int | str = 1, eps: float = 0.3, draw: int = 0) -> Match:
-        """The maximum match (Definition 3): sorted numbers of neurons, `.x` of a's and `.y` of b's.
-
-        Raises `ValueError` for ε outside [0, 1).
-        """
-        return self.levels(layer, a, b, draw).match(eps)
-
-    def simple_matches(
-        self,
-        layer: str,
-        a: int | str = 0,
-        b: int | str = 1,
-        eps: float = 0.3,
-        rounds: int | None = None,   # None: all of them; otherwise the estimate of §5.2 with so many rounds
-        seed: int = 0,               # decides the estimate
-        **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
-    ) -> list[Match]:
-        """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2
-        finds, decided by `seed`.
-
-        Other options go to `simple_matches` or `sample_simple_matches`. Raises `ValueError` where Gram matrices were
-        not kept.
-        """
-        geometry = self.geometry(layer, a, b)
-        if rounds is None: return simple_matches(geometry, eps=eps, **options)
-        return sample_simple_matches(geometry, eps=eps, rounds=rounds, seed=seed, **options)
-
     def measures(self, progress: bool | None = None) -> pd.DataFrame:
         """Every measure of `all_measures` for every pair of layers, with what unrelated images give and a 95 %
         interval over images.
@@ -406,6 +397,21 @@ class Comparison(_LayerPairs):
         rows = [row for pair in pairs for row in measure_rows(pair, *self._members(pair), dead)]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=MEASURE_COLUMNS)
 
+# %% ../../nbs/networks/25_comparison.ipynb #065f213d
+class Comparison(_Tables):
+    """Every pair of networks in every layer: what `compare` returns.
+
+    `networks`: names of the networks; `layers`: names of the layers; `settings`: how it was made. Every method that
+    takes `layer, a, b` wants the name of a layer and two networks, by name or by number from 0; it raises `KeyError`
+    that says what there is.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 4))   # 100 inputs, 4 neurons
+    >>> comparison = compare([{"fc": x}, {"fc": x[:, ::-1]}])
+    >>> comparison.layers, comparison.networks
+    (['fc'], ('network 0', 'network 1'))
+    >>> comparison.maximum_match("fc", eps=0.1)
+    Match([0, 1, 2, 3], [0, 1, 2, 3], n_x=4, n_y=4)
+    """
     def stitch(
         self,
         layer: str,
@@ -446,7 +452,7 @@ class Comparison(_LayerPairs):
         from subspace_match.networks.report import write_report
         return write_report(self, path, **options)
 
-    def save(self, path: str | Path, grams: bool = True):
+    def save(self, path: str | Path, grams: bool = True) -> None:
         """Write one safetensors file at `path`, atomically; the same content gives the same bytes.
 
         `grams=False` keeps levels only, which is small, and no geometry. Raises `OSError`, before levels are found,
