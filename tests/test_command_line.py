@@ -221,7 +221,7 @@ def test_a_useless_place_is_said_before_the_work(place, tmp_path, monkeypatch, c
 def test_training_wants_room_before_its_first_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2**20}))
     monkeypatch.setattr("subspace_match.networks.training._train_epoch", lambda *_: pytest.fail("work began"))
-    result = run("train", *SMALL, "--seeds", 1, *folders(tmp_path)[:4])
+    result = run("train", "--width", 0.25, "--epochs", 1, "--seeds", 1, *folders(tmp_path)[:4])
     assert result.exit_code == 1 and "OSError" in result.output and "has room for 0.001 GB" in result.output
 
 

@@ -208,8 +208,8 @@ def note(
 
     "few inputs": held out, levels are much higher (`too_few`). "held out below the interval": they are higher, by more
     than the choice of inputs explains. "no living neurons" on one side, "a single input", of which no part can be left
-    out: nothing to compare. "repeated inputs": more than a twentieth are copies. "only k dimensions": inputs that are
-    as good as the same (`few_different`). "at chance": unrelated inputs give as much.
+    out: nothing to compare. "repeated inputs": more than a twentieth are copies; chance is too low then. "only k
+    dimensions": inputs that are as good as the same (`few_different`). "at chance": unrelated inputs give as much.
     """
     low = row["area"] if np.isnan(row["low"]) else row["low"]
     few = too_few(row["area"], row["held_out"]) or pair.d <= min(pair.n_x, pair.n_y)
