@@ -2,6 +2,7 @@
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from subspace_match import Comparison, Geometry, Levels, Match, compare, match_levels, maximum_match, minimal_match
 
@@ -11,12 +12,13 @@ def two_matrices(x: np.ndarray, y: torch.Tensor) -> tuple[Match, Levels, Match |
     return maximum_match(x, x, 0.3), match_levels(geometry), minimal_match(y, y, 0.3, ("x", 0))
 
 
-def networks(a: nn.Module, b: nn.Module, loader: object) -> Comparison:
+def networks(a: nn.Module, b: nn.Module, loader: DataLoader) -> Comparison:
     compare({"a": a, "b": b}, loader, layers="relu")
     compare([a, b], loader, layers=["relu", nn.Tanh], layer_pairs="all", samples="inputs")
     compare([a, b], loader, layer_pairs="al")   # type: ignore[arg-type]
     compare([a, b], loader, samples="input")    # type: ignore[arg-type]
     compare("networks", loader)                 # type: ignore[arg-type]
+    compare([a, b], 3)                          # type: ignore[arg-type]
     return compare([a, b], loader)
 
 

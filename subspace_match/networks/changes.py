@@ -9,7 +9,7 @@ __all__ = ['EPS', 'REPORTED', 'MOVED', 'Changes', 'diff']
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -159,8 +159,8 @@ class Changes:
 def diff(
     before: nn.Module | Mapping,      # a network, or stored activations by layer
     after: nn.Module | Mapping,       # its other version
-    loader=None,                      # as for `compare`
-    layers=None,                      # as for `compare`
+    loader: Iterable | None = None,   # as for `compare`
+    layers: Any = None,               # as for `compare`
     names: tuple[str, str] = ("before", "after"),
     eps: Sequence[float] = EPS,       # for each of which neurons beyond it are counted
     **options,                        # as `compare` takes them: samples, mask, device, …

@@ -11,7 +11,7 @@ import html
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -706,8 +706,9 @@ def _loaded_gram(about, tensors):
 def compare(
     networks: Sequence[nn.Module | Mapping]
     | Mapping[str, nn.Module | Mapping],  # models, or stored activations (layer -> array); a dict gives them names
-    loader=None,  # yields batches of inputs; or a dict {network: loader}
-    layers=None,  # types, names, globs (see `select_layers`); a dict by network where they differ
+    loader: Iterable | None = None,  # yields batches of inputs; or a dict {network: loader}
+    # types, names, globs (see `select_layers`); a dict by network where they differ
+    layers: str | type | Sequence[str | type] | Mapping | None = None,
     layer_pairs: Literal[
         "same", "all"
     ] = "same",  # "same": each layer with its counterpart; "all": every layer with every layer

@@ -76,7 +76,7 @@ def check_room(
 
 
 # %% ../../nbs/networks/20_files.ipynb #20e5efa1
-def write_json(path: str | Path, content: dict):
+def write_json(path: str | Path, content: dict) -> None:
     """Write `content` as indented JSON, atomically.
 
     >>> import tempfile
@@ -102,7 +102,7 @@ def read_json(path: str | Path) -> dict:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
 
 # %% ../../nbs/networks/20_files.ipynb #614db83f
-def write_csv(path: str | Path, table: pd.DataFrame):
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table to six digits, without its index, atomically.
 
     >>> import tempfile
@@ -241,7 +241,7 @@ def is_first() -> bool:
     """
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
-def say(text: str = ""):
+def say(text: str = "") -> None:
     """Print, once.
 
     >>> say("once, also under torchrun")

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -239,7 +239,7 @@ def _forward(model, batch):
 @torch.no_grad()
 def record(
     model: nn.Module,
-    batch,                                    # what the loader yields
+    batch: Any,                               # what the loader yields
     layers: Iterable[str] | None = None,      # names to record; None: all
     forward: Callable | None = None,          # forward(model, batch), where `model(batch[0])` is not right
     shapes: bool = False,                     # see `recording`
@@ -353,7 +353,7 @@ def _check_axes(tables, neuron_axis):
 # %% ../../nbs/networks/24a_layers.ipynb #fbb4634b
 def list_layers(
     model: nn.Module,
-    example,                                     # one batch, as the loader yields it
+    example: Any,                                # one batch, as the loader yields it
     neuron_axis: int | Mapping | None = None,    # the axis that counts neurons; or {type, name or glob of layers: axis}
     forward: Callable | None = None,             # see `record`
 ) -> pd.DataFrame:

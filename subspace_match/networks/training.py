@@ -7,6 +7,7 @@ __all__ = ['Recipe', 'paper_recipe', 'fast_recipe', 'computes_bfloat16', 'accura
 
 # %% ../../nbs/networks/23_training.ipynb #6ac2ca08
 import contextlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -
 @torch.no_grad()
 def accuracy(
     model: nn.Module,
-    loader,                            # yields (images, labels) on the model's device
+    loader: Iterable,                  # yields (images, labels) on the model's device
 ) -> float:
     """Share of images whose largest output is their label.
 
