@@ -639,7 +639,17 @@ def test_too_few_inputs_do_not_pass(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("before", "after"): np.save(tmp_path/f"{name}.npy", rng.normal(size=(20, 30)))
     found = run("diff", tmp_path/"before.npy", tmp_path/"after.npy", "--fail-below", "0.9")
-    assert found.exit_code == 3 and "Undecided" in found.output
+    assert found.exit_code == 3 and "Undecided, for want of" in found.output
+
+
+def test_what_moved_for_sure_but_nobody_knows_how_far(tmp_path):
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(80, 30))
+    for name, noise in (("before", 0), ("after", 1)):
+        np.save(tmp_path/f"{name}.npy", before + noise*rng.normal(size=before.shape))
+    found = run("diff", tmp_path/"before.npy", tmp_path/"after.npy")
+    assert "1 of 1 layer moved" in found.output and "few inputs" in found.output, found.output
+    assert "Undecided how far, for want of (different) inputs: activations." in found.output
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -183,10 +183,16 @@ def _styled(table):
     return table.style.format({**fractions, "itself": "{:.3g}"}, na_rep="").hide(axis="index")
 
 def _in_a_sentence(changes):
-    "How many layers moved, and which most, and of how many that cannot be said."
-    names = changes.undecided.layer.tolist()
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return _moved_in_words(changes) + (f" Undecided, for want of (different) inputs: {shown}." if names else "")
+    "How many layers moved, and which most, and of how many it cannot be said whether, or how far."
+    open_, moved = changes.undecided.layer.tolist(), set(changes.moved.layer)
+    words = {"Undecided": [name for name in open_ if name not in moved],
+             "Undecided how far": [name for name in open_ if name in moved]}
+    return " ".join([_moved_in_words(changes), *(f"{what}, for want of (different) inputs: {_some(names)}."
+                                                 for what, names in words.items() if names)])
+
+def _some(names, most=4):
+    "The first few names, and how many more there are."
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 def _moved_in_words(changes):
     "How many layers moved, and which most."
