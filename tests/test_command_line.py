@@ -11,10 +11,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from urllib.error import URLError
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 from PIL import Image
 from pretended_gpu import gpu
 from safetensors.torch import save_file
@@ -640,6 +642,23 @@ def test_too_few_inputs_do_not_pass(tmp_path):
     for name in ("before", "after"): np.save(tmp_path/f"{name}.npy", rng.normal(size=(20, 30)))
     found = run("diff", tmp_path/"before.npy", tmp_path/"after.npy", "--fail-below", "0.9")
     assert found.exit_code == 3 and "Undecided, for want of" in found.output
+
+
+@pytest.mark.parametrize("ending", ["npy", "safetensors", "h5", "zarr"])
+def test_stored_activations_of_every_kind_are_compared(tmp_path, ending):
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(100, 6)).astype(np.float32)
+    for name, noise in (("before", 0), ("after", 0.5)):
+        path, array = tmp_path/f"{name}.{ending}", before + np.float32(noise)*rng.normal(size=before.shape)
+        array = array.astype(np.float32)
+        if ending == "npy": np.save(path, array)
+        elif ending == "safetensors": save_file({"fc": torch.from_numpy(array)}, path)
+        elif ending == "h5":
+            with h5py.File(path, "w") as file: file["fc"] = array
+        else: zarr.save_group(path, fc=array)
+    found = run("diff", tmp_path/f"before.{ending}", tmp_path/f"after.{ending}")
+    assert found.exit_code == 0 and "on 100 stored inputs" in found.output, found.output
+    assert "1 of 1 layer moved" in found.output
 
 
 def test_what_moved_for_sure_but_nobody_knows_how_far(tmp_path):

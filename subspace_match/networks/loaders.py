@@ -329,7 +329,7 @@ def _length(loader):
 
 def _n_inputs(networks, loaders):
     "How many inputs there are in all. Raises `ValueError` where a loader does not tell."
-    if not loaders: return len(next(iter(networks[0].values())))
+    if not loaders: return next(iter(networks[0].values())).shape[0]         # Zarr's arrays have no length
     first = loaders[0]
     if isinstance(first, (list, tuple)): return sum(_size(batch) for batch in first)
     try:

@@ -343,7 +343,7 @@ def inputs_for(
         if inputs is None: raise ValueError(f"on what shall the networks be compared? --inputs takes {SOURCES}")
         return open_inputs(inputs, specs, image_size, device=device, root=root)
     if inputs is not None: raise ValueError("stored activations have their inputs behind them; leave --inputs out")
-    n = len(next(iter(first.values()), ()))
+    n = next((array.shape[0] for array in first.values()), 0)
     return Inputs(f"{n} stored inputs", f"{n} inputs", "")
 
 @contextlib.contextmanager
