@@ -54,7 +54,7 @@ def test_what_is_imported_is_required():
     imported = {known[root][0].lower()
                 for root in roots - set(sys.stdlib_module_names) - {"subspace_match"} if root in known}
     required = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in settings()["requirements"].split()}
-    optional = {"ase", "h5py", "zarr", "transformers"}          # imported where they are asked for
+    optional = {"ase", "h5py", "zarr", "transformers", "pyyaml"}          # imported where they are asked for
     assert required <= imported | {"pot"} and imported <= required | optional, required ^ imported
 
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -105,8 +106,8 @@ def cosines(encoder: nn.Module, batches: list[dict]) -> torch.Tensor:
     for batch in batches:
         mask = batch["attention_mask"][..., None]
         rows.append((encoder(**batch).last_hidden_state*mask).sum(1)/mask.sum(1))
-    rows = nn.functional.normalize(torch.cat(rows))
-    return rows @ rows.T
+    unit = nn.functional.normalize(torch.cat(rows))
+    return unit @ unit.T
 
 # %% ../../nbs/experiments/39b_sentence_encoders.ipynb #39b00013
 BLOCKS = 6
@@ -123,7 +124,7 @@ def open_encoder(
     folder: Path,   # from `fetch_encoder`
 ) -> nn.Module:
     "The encoder, in whose blocks `intermediate.some` is every fourth hidden neuron of the MLP."
-    encoder = open_network(folder)[0]
+    encoder: Any = open_network(folder)[0]
     for block in encoder.encoder.layer:
         block.intermediate.some = Some()
         block.intermediate.register_forward_hook(_show_some)
