@@ -228,7 +228,7 @@ class WideModel(torch.nn.Module):
 
 # %% ../../nbs/algorithms/15_speed.ipynb #a1de0003
 WIDE: dict[str, dict[str, Any]] = {
-    "3072": dict(layers=12, n=3072, d=8_000, memory=2.75e9), "4096": dict(layers=32, n=4096, d=9_000, memory=5.5e9),
+    "3072": dict(layers=12, n=3072, d=8_000, memory=2.75e9), "4096": dict(layers=32, n=4096, d=9_000, memory=5e9),
     "tiny": dict(layers=3, n=32, d=500, memory=60e6)}
 
 def wide_rows(
