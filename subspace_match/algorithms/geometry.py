@@ -9,9 +9,9 @@ __all__ = ['GRAM_TOLERANCE', 'Geometry', 'accumulate_gram', 'accumulate_factor']
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -164,12 +164,12 @@ class Geometry:
             for end, d in zip(ends, residual_interval(rows[own], rows[other], self.tolerance)): end[own] = d
         return ends
 
-    def gram_noise(self, n):
+    def gram_noise(self, n: int) -> float:
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
-        summing = 0 if self.vectors is None else (n * self.n_samples) ** 0.5
+        summing = 0 if self.vectors is None else (n * (self.n_samples or 0)) ** 0.5
         return (2 * n + summing) * torch.finfo(self.unit_gram.dtype).eps
 
-    def sides(self, keep):
+    def sides(self, keep: Annotated[Tensor, "N"]) -> tuple[Annotated[Tensor, "m_x"], Annotated[Tensor, "m_y"]]:
         "Indices of the kept neurons of each network."
         index = keep.nonzero()[:, 0]
         return index[index < self.n_x], index[index >= self.n_x]
@@ -271,7 +271,7 @@ def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N 
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e
 def accumulate_gram(
-    blocks,  # iterable of (N, d_b) activations, the same neurons on ever new inputs
+    blocks: Iterable[Annotated[Array, "N _"]],  # iterable of (N, d_b) activations, the same neurons on ever new inputs
 ):
     """Gram matrix (N, N) float64, row sums (N,) and number of inputs of all blocks side by side, in constant memory.
 
@@ -279,7 +279,9 @@ def accumulate_gram(
     >>> gram.tolist(), sums.tolist(), d
     ([[6.0, 5.0], [5.0, 6.0]], [6.0, 6.0], 8)
     """
-    gram, sums, d = 0, 0, 0
+    gram: Any = 0
+    sums: Any = 0
+    d = 0
     for z in blocks:
         z = torch.as_tensor(z).double()
         gram, sums, d = gram + products(z), sums + z.sum(1), d + z.shape[1]
@@ -287,7 +289,7 @@ def accumulate_gram(
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #30ebea84
 def accumulate_factor(
-    blocks,  # iterable of (N, d_b) activations
+    blocks: Iterable[Annotated[Array, "N _"]],  # iterable of (N, d_b) activations
 ):
     """(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation.
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -201,7 +201,7 @@ class Levels:
     area = property(lambda self: 1 - float(self.counted.mean()) if len(self.counted) else np.nan,
                     doc="Area under the curve ε ↦ s_ε: one minus the mean level, in [0, 1]. It needs no choice of ε.")
 
-    def similarity(self, eps):  # one ε or several, each in [0, 1)
+    def similarity(self, eps: Any) -> Any:  # one ε or several, each in [0, 1)
         """s_ε, the share of neurons in the maximum match, of those that are not left out: a float, or an array of the
         shape of `eps`.
         """
@@ -217,7 +217,11 @@ class Levels:
         x, y = (np.flatnonzero((level <= limit) & (level < 1)) for level in (self.x, self.y))
         return Match(x, y, len(self.x), len(self.y))
 
-    def plot(self, ax=None, **options):  # matplotlib's axes, by default new ones; options of `Axes.step`
+    def plot(
+        self,
+        ax: Any = None,  # matplotlib's axes, by default new ones
+        **options: Any,  # of `Axes.step`
+    ) -> Any:
         "Draw s_ε against ε. Returns the axes."
         if ax is None:
             from matplotlib import pyplot as plt

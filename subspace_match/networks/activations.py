@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -689,7 +690,7 @@ def _read_state(path, running):
 def joint_grams(
     networks: Sequence[nn.Module | Mapping],     # models; or stored activations: layer -> array, inputs first
     loader: Iterable | Mapping | None = None,    # yields batches for all networks; or {number of the network: loader}
-    layers=None,                                 # see `select_layers`; or {number of the network: choice}
+    layers: Any = None,                          # see `select_layers`; or {number of the network: choice}
     layer_pairs: str = "same",                   # "same": a layer with its counterpart; "all": with every layer
     samples: str = "positions",                  # what is a sample; or "inputs" or "flattened": see `neuron_matrix`
     drawn: int | None = None,                    # draw so many samples at random (the authors' script: 10 000)
@@ -725,7 +726,7 @@ def joint_grams(
     return found
 
 @renaming(pairs="layer_pairs", positions="drawn")
-def joint_gram_groups(*arguments, **options) -> Iterator[dict[str, JointGram]]:
+def joint_gram_groups(*arguments: Any, **options: Any) -> Iterator[dict[str, JointGram]]:
     """What `joint_grams` returns, for the same arguments, in groups of layers that fit into `memory`, in a pass each.
 
     Drop a group before you ask for the next. Raises what `joint_grams` raises, and `ValueError` for a loader that can

@@ -138,7 +138,7 @@ class Changes:
         "What a terminal shows: layers, what moved in words, and the neurons that moved most."
         return _text(self, most)
 
-    def report(self, path: str | Path, inputs=None, about: Iterable[Mapping] = ()) -> Path:
+    def report(self, path: str | Path, inputs: Any = None, about: Iterable[Mapping] = ()) -> Path:
         """Write the report of the comparison, at values of ε where versions differ; returns its path.
 
         inputs: `sources.Inputs` and about: what is known about the networks, for the end of the report. Raises what
@@ -163,7 +163,7 @@ def diff(
     layers: Any = None,               # as for `compare`
     names: tuple[str, str] = ("before", "after"),
     eps: Sequence[float] = EPS,       # for each of which neurons beyond it are counted
-    **options,                        # as `compare` takes them: samples, mask, device, …
+    **options: Any,                   # as `compare` takes them: samples, mask, device, …
 ) -> Changes:
     """Which layers and neurons changed between two versions of a network. Raises what `compare` raises.
 

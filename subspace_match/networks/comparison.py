@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -417,9 +417,9 @@ class Comparison(_Tables):
         layer: str,
         a: int | str,  # the network that answers
         b: int | str,  # the one whose layer it is given
-        loader,  # yields (inputs, labels) that the comparison did not see
+        loader: Iterable,  # yields (inputs, labels) that the comparison did not see
         networks: Mapping[str, nn.Module] | None = None,  # the networks by name; None: those that `compare` was given
-        **options,  # as `stitching.stitch` takes them
+        **options: Any,  # as `stitching.stitch` takes them
     ) -> pd.DataFrame:
         """Accuracy of a with b's layer stitched in by the least-squares affine map of this comparison, beside controls.
 
@@ -442,7 +442,7 @@ class Comparison(_Tables):
         means = self.area(over_pairs=True)
         return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title, means)
 
-    def report(self, path: str | Path, **options) -> Path:
+    def report(self, path: str | Path, **options: Any) -> Path:
         """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.
 
         Returns its path. Options and errors: see `report.write_report`; `OSError`, before levels are found, where the
@@ -486,10 +486,11 @@ class Comparison(_Tables):
 
     pairs = property(lambda self: _renamed("Comparison.pairs", "Comparison.layer_pairs", self.layer_pairs))
 
-    def pair(self, layer, a=0, b=1):
+    def pair(self, layer: str, a: int | str = 0, b: int | str = 1) -> LayerPair:
         return _renamed("Comparison.pair", "Comparison.layer_pair", self.layer_pair(layer, a, b))
 
-    def between(self, *networks): return _renamed("Comparison.between", "Comparison.only", self.only(*networks))
+    def between(self, *networks: str) -> Self:
+        return _renamed("Comparison.between", "Comparison.only", self.only(*networks))
 
 # %% ../../nbs/networks/25_comparison.ipynb #33768fb3
 def _by_layer(comparison):

@@ -9,7 +9,7 @@ __all__ = ['MARKS', 'eps_colours', 'plot_depth', 'plot_area', 'plot_comparison',
 # %% ../../nbs/networks/26_figures.ipynb #eafec934
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import matplotlib
@@ -269,7 +269,7 @@ def _half(table, column):
 def plot_architectures(
     tables: Mapping[str, pd.DataFrame],  # title of the panel -> table
     columns: int = 2,
-    plot=plot_depth,                     # what to draw in each panel
+    plot: Callable = plot_depth,         # what to draw in each panel
 ) -> Annotated[np.ndarray, "rows columns"]:
     """A panel for each table; returns the array of Axes.
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,7 @@ def tensor_checksum(*tensors: Annotated[torch.Tensor, "..."]) -> str:
         digest.update(memoryview(array.data).cast("B") if array.size else b"")
     return digest.hexdigest()
 
-def content_checksum(part) -> str:
+def content_checksum(part: Any) -> str:
     """SHA-256 of whatever a network or a batch holds, quantised weights included, in hexadecimal.
 
     >>> content_checksum({"x": torch.ones(2)}) == content_checksum({"x": np.ones(2, np.float32)})

@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -299,7 +299,7 @@ def _warn_sorted(swapped, shares):
 
 # %% ../../nbs/networks/29b_stitching.ipynb #2d98a82e
 def stitch(
-    comparison,                                  # a `Comparison` with Gram matrices, which decide the map
+    comparison: Any,                             # a `Comparison` with Gram matrices, which decide the map
     layer: str | Sequence[str],                  # one, or several in the same pass
     a: int | str,                                # the network that answers
     b: int | str,                                # the one whose layer it is given

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -349,7 +349,7 @@ def match_label(m: Match) -> str:
 def draw_lattice(
     matches: list[Match],
     simple: list[Match],  # these are filled
-    ax,  # matplotlib's axes
+    ax: Any,  # matplotlib's axes
     path: Iterable[Match] = (),  # matches to join by a bold line
     place: dict | None = None,  # `lattice_places` of a larger lattice, to keep matches in place
 ) -> None:
