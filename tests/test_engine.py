@@ -219,6 +219,16 @@ def test_where_rounding_decides_the_user_is_told():
     assert is_match(x, y, found, eps - 2.0**-26)
 
 
+def test_where_part_of_a_match_spans_what_all_of_it_does_not_the_user_is_told():
+    """y[1] differs from y[0] by a direction that is dropped. It turns the direction that y[2] adds, by 1.7e-4; so x[1]
+    passes among y[0] and y[2], and fails among all three.
+    """
+    x, y = np.eye(3)[:2], np.array([[1.0, 0, 0], [1, 0, 1e-10], [1, 3e-7, 0]])
+    assert is_match(x, y, Match([0, 1], [0, 2]), 1e-4) and not is_match(x, y, Match([0, 1], [0, 1, 2]), 1e-4)
+    with pytest.warns(UserWarning, match="within rounding errors"):
+        assert maximum_match(x, y, 1e-4) == Match([0], [0, 1, 2])
+
+
 # Certainty: what comes out passes `is_match`, whatever the tables were worth
 
 def adversarial(seed, n=5, d=9):
@@ -266,7 +276,7 @@ def test_every_answer_is_a_match_even_when_the_tables_are_wrong(monkeypatch):
 
 
 @pytest.mark.parametrize("module, name, values", [
-    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)),
+    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("minimal", "SETTLED", (1, 10**6)),
     ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)),
     ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)),
 ])

@@ -29,9 +29,9 @@ def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted,
         return tuple(torch.as_tensor(part).to(matrix) for part in parts)
 
 
-def directions(z: Annotated[Tensor, "m k"]) -> tuple[Annotated[Tensor, "p"], Annotated[Tensor, "p k"]]:
-    "The singular values, descending, and right singular vectors, as rows, of the rows of `z` scaled to length one."
-    return svd(unit_rows(z[(z != 0).any(1)]))[1:]
+def directions(z: Annotated[Tensor, "m k"]):
+    "The singular value decomposition of the rows of `z` that are not zero, scaled to length one."
+    return svd(unit_rows(z[(z != 0).any(1)]))
 
 
 def span_rows(
@@ -39,7 +39,7 @@ def span_rows(
     tolerance: float,  # directions with singular values below it are rounding noise
 ) -> Annotated[Tensor, "rank k"]:
     "Orthonormal rows that span the rows of `z`, which are scaled to length one."
-    s, v = directions(z)
+    _, s, v = directions(z)
     return v[: int((s > tolerance).sum())]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9e5a6721
@@ -61,18 +61,32 @@ def residual_norms(
     return torch.linalg.vector_norm(outside(z, span_rows(vectors, tolerance)), dim=1)
 
 
+def step_of(
+    u: Annotated[Tensor, "m q"],  # left singular vectors, as columns
+    s: Annotated[Tensor, "p"],  # singular values, descending
+    rank: int,  # so many are kept
+    tolerance: float,  # of the rank decision
+) -> float:
+    "How far, about, the span of some of the m vectors may reach out of that of all, once directions are dropped."
+    if not 0 < rank < len(s): return 0.0
+    shares = (1 - (u[:, :rank] ** 2).sum(1)).clamp(min=0).sqrt()
+    return float(s[rank] / s[rank - 1] / shares[shares > tolerance].min())
+
+
 def residual_interval(
     z: Annotated[Tensor, "n k"],  # rows, of length one or less
     vectors: Annotated[Tensor, "m k"],  # rows
     tolerance: float,  # of the rank decision
 ) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
-    "What the distances of `residual_norms` are at least and at most, should all be rounded differently."
-    s, v = directions(vectors)
+    """What the distances of `residual_norms` are at least and at most, should all be rounded differently; the lower
+    end is also one for distances from the span of only some of the vectors.
+    """
+    u, s, v = directions(vectors)
     noise = 2 * (len(z) + len(vectors)) * torch.finfo(z.dtype).eps
     maybe, surely = (int((s > tolerance + shift).sum()) for shift in (-noise, noise))
     least, most = (torch.linalg.vector_norm(outside(z, v[:rank]), dim=1) for rank in (maybe, surely))
     error = noise / float(s[maybe - 1]) if maybe else 0.0
-    return (least - error).clamp(min=0), most + error
+    return (least - error - step_of(u, s, maybe, tolerance)).clamp(min=0), most + error
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -411,6 +425,7 @@ class Fit(NamedTuple):
     least: float  # no singular value of the span's vectors is below it
     squared: float  # by how much a squared distance may be off
     distance: float  # by how much, on top of that, a distance may be off
+    step: float  # how far the span of some of the vectors may reach out of it
 
 
 def fit_gram(
@@ -432,7 +447,7 @@ def fit_gram(
     inverse = rows[:, j].diagonal()
     squared = noise * (1 + float((inverse / size[:, 0] ** 2).sum()))
     least = max(float(inverse.sum()), 1.0) ** -0.5
-    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0)
+    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0, 0.0)
 
 
 def spread(rows, ways, own, j):
@@ -458,14 +473,14 @@ def fit_rows(
     if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR)).any():
         warnings.warn(f"some neurons are nearly dependent: singular values near {tolerance:.0e}; rounding may decide "
                       "which of them match")
-    u, ways, v = u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
+    step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
     row_noise = len(z) ** 0.5 * torch.finfo(z.dtype).eps / size
     error = float((rows[:, j].diagonal() * row_noise**2).sum().sqrt())
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
     least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
-    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error)
+    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error, step)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
@@ -505,7 +520,8 @@ class Pair:
         if self.fresh: fits = self.fits_from_rows(present)
         self.spans = tuple(f.span for f in fits)
         self.r = torch.cat([f.residual[own] for f, own in zip(fits[::-1], self.halves())])
-        self.squared, self.distance, self.wear = max(f.squared for f in fits), max(f.distance for f in fits), 1.0
+        self.squared, self.distance = max(f.squared for f in fits), max(f.distance for f in fits)
+        self.step, self.wear = max(f.step for f in fits), 1.0
         tolerance = self.geometry.tolerance
         self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
 
@@ -525,6 +541,10 @@ class Pair:
         if self.cautious: return float("inf")
         error = self.wear * self.distance
         return self.wear * self.squared + 2 * error * max(r, 0.0) ** 0.5 + error**2
+
+    def fails_above(self, limit):
+        "Of squared distances above it: they are farther than `limit`, from what is left and from any part of it."
+        return (limit + self.wear * self.step) ** 2 + self.margin(limit**2)
 
     def knows(self, r):
         "Is the margin of a squared distance `r` a small part of it?"
@@ -604,7 +624,7 @@ def refined(
 
     The lower ends rely on the tables, the upper ones do not.
     """
-    least, most = torch.zeros_like(pair.r), torch.zeros_like(pair.r)
+    least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.wear * pair.step
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
         c = rows_of(span, j, other)[:, w - other.start]
@@ -614,7 +634,7 @@ def refined(
             c = c + inverse @ e.slope
             e = remainder(pair, j + span.own.start, w, c)
             short = (e.slope * (inverse @ e.slope)).sum(0).clamp(min=0)
-            least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding).clamp(min=0)
+            least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding - step).clamp(min=0)
         cut = pair.cut * torch.linalg.vector_norm(c, dim=0)
         most[w] = (e.squared + e.error).clamp(min=0).sqrt() + e.rounding + cut
     return least, most

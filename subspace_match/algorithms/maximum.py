@@ -88,7 +88,7 @@ def peel(
 def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
     "bool: some who are farther than `limit` from the other side's span; none only where all are within it."
     margin = pair.margin(limit**2)
-    out = pair.alive & (pair.r > limit**2 + margin)
+    out = pair.alive & (pair.r > pair.fails_above(limit))
     unsure = pair.alive & (pair.r > limit**2 - margin)
     if out.any() or not unsure.any(): return out
     least, most = refined(pair, unsure)

@@ -30,8 +30,7 @@ def taken_along(
 ) -> Annotated[Tensor, "m n"]:
     "bool: entry (k, w) says that w goes when u_k goes: it does not pass once u_k alone is gone from M."
     takes = torch.zeros(len(u), len(pair.index), dtype=torch.bool, device=u.device)
-    limit = (eps + pair.geometry.tolerance) ** 2
-    room = torch.where(pair.alive, limit + pair.margin(limit) - pair.r, torch.inf)
+    room = torch.where(pair.alive, pair.fails_above(eps + pair.geometry.tolerance) - pair.r, torch.inf)
     for span, other in zip(pair.spans, reversed(pair.halves())):
         mine = ((span.own.start <= u) & (u < span.own.stop)).nonzero()[:, 0]
         j = u[mine] - span.own.start
@@ -109,8 +108,12 @@ def looked_at(node: Node, eps: float) -> Node:
     return narrowed(forced(node, needs[node.pair.alive.index_fill(0, u, False)].any(0)), node.group)
 
 
-def tried(node: Node, size: int, eps: float) -> Pair | None:
-    "Algorithm 1 inside the match without the first `size` open neurons, as a Pair; None where the whole group goes."
+def tried(
+    node: Node,
+    which: Annotated[Tensor, "m"],  # bool: the open neurons that are left out
+    eps: float,  # in [0, 1)
+) -> Pair | None:
+    "Algorithm 1 inside the match without some open neurons, as a Pair; None where the whole group goes."
     u, mine = places(node.pair, node.open), torch.isin(node.open, node.group).nonzero()[:, 0]
     always = node.pair.alive.index_fill(0, u, False)  # in every match of the group
     undecided = len(mine) == len(node.group)  # is each v itself open?
@@ -122,13 +125,22 @@ def tried(node: Node, size: int, eps: float) -> Pair | None:
         if undecided and lost[mine].all(): return None
         return torch.zeros_like(out).index_put_((u,), lost)
 
-    out = along(torch.zeros_like(always).index_fill_(0, u[:size], True))
+    out = along(torch.zeros_like(always).index_fill_(0, u[which], True))
     if out is None: return None
     pair = copy(node.pair)
     pair.delete(out)
     return peel(pair, eps, along)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #678533d5
+SETTLED = 32  # so many neurons have to take another one along for it to be asked for out of turn
+
+def telling(node: Node) -> Annotated[Tensor, "m"] | None:
+    "bool: the open neuron that many take along, and that takes many along; None where fewer than `SETTLED` do."
+    many = node.takes.sum(0)
+    best = (many * node.takes.sum(1)).argmax()
+    return torch.zeros_like(many, dtype=torch.bool).index_fill_(0, best, True) if many[best] >= SETTLED else None
+
+
 FIRST = 8  # so many candidates are asked for at once in the beginning,
 MORE = 2  # and this many times as many after each success
 
@@ -140,23 +152,30 @@ def descend(
 ):
     "Yield (v's, match as a Pair) until every v of `group` has its minimal match: Algorithm 2 for all of them at once."
     alone = torch.eye(len(order), dtype=torch.bool, device=order.device)
-    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST)]
+    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST, True)]
     while stack:
-        node, size = stack.pop()
+        node, size, ahead = stack.pop()
         if len(node.open) == 0:
             if len(node.group): yield node.group, node.pair
             continue
-        size, first = min(size, len(node.open)), torch.arange(len(node.open), device=order.device) == 0
-        smaller = tried(node, size, eps)
+        if size == 1 and ahead:
+            which = telling(node)
+            if which is None or tried(node, which, eps) is not None: stack.append((node, 1, False))
+            else: stack.append((forced(node, which), 1, True))
+            continue
+        first = torch.arange(len(node.open), device=order.device) < size
+        smaller = tried(node, first, eps)
         if smaller is None: survives = torch.zeros_like(node.group, dtype=torch.bool)
         else: survives = smaller.alive[places(smaller, node.group)]
         rest, group = node.group[~survives], node.group[survives]
-        if len(rest): stack.append((narrowed(node if size > 1 else forced(node, first), rest), max(1, size // 4)))
+        if len(rest):
+            for_rest = narrowed(node if size > 1 else forced(node, first), rest)
+            stack.append((for_rest, max(1, size // 4), ahead))
         if smaller is not None and len(group):
             left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
             smaller.tidy()
             node = Node(smaller, group, node.open[left], among(node.takes, left))
-            stack.append((looked_at(node, eps), MORE * size))
+            stack.append((looked_at(node, eps), MORE * size, True))
 
 
 def surely_minimal(pair, eps, group, order):
