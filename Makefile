@@ -26,8 +26,8 @@ reproduce: $(READY)  ## the main job: train on the bundled digits, compare all p
 lab: $(READY)  ## open the notebooks in JupyterLab
 	jupyter lab nbs
 
-# The first three keep one core busy, the others all. The site needs npm, for MathJax; where there is none the tests of the
-# site say that they are skipped.
+# The first three keep one core busy, the others all. The site needs npm, for MathJax; where there is none the tests of
+# the site say that they are skipped.
 test: $(READY)  ## everything that continuous integration runs
 	+$(MAKE) --no-print-directory -j 2 $(if $(shell command -v npm),docs) lint sync-check
 	+$(MAKE) --no-print-directory notebooks-check
