@@ -332,7 +332,7 @@ def test_matches_are_looked_at(place, sizes, tmp_path):
     result = run("visualize", *FIRST_TWO, "--matches", sizes, "--n", 1, *folders(place)[:-1], tmp_path/"look.csv")
     assert result.exit_code == 0, result.output
     sheets = [piece["sheet"] for piece in read_json(tmp_path/"look.json")["pieces"].values()]
-    assert "look-stage1.conv1-1.png" in sheets and all((tmp_path/sheet).exists() for sheet in sheets)
+    assert "look-stage1.conv1-0.png" in sheets and all((tmp_path/sheet).exists() for sheet in sheets)
     with Image.open(tmp_path/"look.png") as picture: assert picture.width > 600
     (tmp_path/"look.png").unlink()
     assert run("figures", tmp_path/"look.csv").exit_code == 0 and (tmp_path/"look.png").exists()

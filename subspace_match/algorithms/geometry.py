@@ -482,14 +482,12 @@ def fit_rows(
     least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
     return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error, step)
 
-# %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
+# %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
-MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it counts as unknown
-WAITING = 64  # so many rows wait before they are worked into the tables
 
 
-class Pair:
-    "A pair of sets, and each neuron's squared distance from the span of the other set, up to date while neurons leave."
+class _Fitted:
+    "A pair of sets with the tables of both sides, and each neuron's squared distance from the span of the other set."
 
     def __init__(
         self,
@@ -536,6 +534,13 @@ class Pair:
         z = self.geometry.coordinates[self.index]
         return [fit_rows(z, own, j, self.geometry.tolerance) for own, j in zip(self.halves(), present)]
 
+# %% ../../nbs/algorithms/11_geometry.ipynb #7d08532b
+MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it counts as unknown
+
+
+class _Judged(_Fitted):
+    "How far its squared distances are to be believed."
+
     def margin(self, r):
         "How far a squared distance near `r` may be from the true one."
         if self.cautious: return float("inf")
@@ -549,6 +554,13 @@ class Pair:
     def knows(self, r):
         "Is the margin of a squared distance `r` a small part of it?"
         return self.margin(r) <= MOST_MARGIN * r
+
+# %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
+WAITING = 64  # so many rows wait before they are worked into the tables
+
+
+class Pair(_Judged):
+    "A pair of sets, and each neuron's squared distance from the span of the other set, up to date while neurons leave."
 
     def delete(
         self,

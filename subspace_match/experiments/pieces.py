@@ -464,7 +464,7 @@ def visualize(
     table = table[(table.network_a == a) & (table.network_b == b) & np.isclose(table.eps, eps)]
     result, pieces = ResultFile(path, {**data_settings(data, 1), "eps": eps, "matches": origin}, about), {}
     for layer in chosen:
-        for i, match in enumerate(chosen_matches(table[table.layer == layer], n).itertuples(), start=1):
+        for i, match in enumerate(chosen_matches(table[table.layer == layer], n).itertuples()):
             sheet = path.with_name(f"{path.stem}-{layer.removesuffix('.relu').replace(':', '-')}-{i}.png")
             pieces[f"{layer} {i}"] = partial(_visualize_piece, opened.values(), data, layer, match, sheet, device)
     return complete(result, pieces, device)
