@@ -59,12 +59,3 @@ def test_every_public_name_has_an_example(name):
 def test_every_name_of_the_package_has_an_example():
     shown = {node.name for tree in TREES.values() for node in public(tree) if has_example(node)}
     assert not set(subspace_match.__all__) - shown and len(WITH_EXAMPLES) >= 20
-
-
-@pytest.mark.parametrize("path", [*sorted(PACKAGE.rglob("*.py")), *sorted(Path(__file__).parent.glob("*.py"))],
-                         ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_line_is_over_120_columns(path):
-    "But for what nbdev writes for itself: its index, and `__all__`, which it breaks at 130."
-    lines = path.read_text(encoding="utf-8").splitlines()
-    long = [line for line in lines if len(line) > 120 and not (line.startswith("__all__ = [") and len(line) <= 130)]
-    assert path.name == "_modidx.py" or not long
