@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import pandas as pd
 import torch
 import torch.distributed as dist
 import typer
@@ -117,8 +118,9 @@ def compare_pairs(
         from subspace_match.networks.sources import fitting
         needed = {name: network for name, network in networks.items() if any(name in pair for pair in missing)}
         with fitting(data), pass_kept(cache.parent/"passes") as passes:
+            rotation = (lambda part: part.area(rotate=True)) if rotate else None
             everything = compare(needed, data.loader, mask=data.mask, lazy=True, n_jobs=n_jobs, memory=memory,
-                                 cache=passes, **choices)
+                                 cache=passes, each_pass=rotation, **choices)
             for a, b in missing if is_first() else []:
                 try: _save_pair(everything.only(a, b).compute(n_jobs=n_jobs), files[a, b], rotate)
                 except Exception as error: failures[f"{a}, {b}"] = f"{type(error).__name__}: {error}"
@@ -751,9 +753,10 @@ def measures_command(
     if json.loads(json.dumps(origin)) != {key: there.get(key) for key in origin}:
         raise ValueError(f"{out} holds other results; choose another --out or delete it")
     with fitting(chosen), pass_kept(runs/"passes") as passes:
+        tables: list[pd.DataFrame] = []     # of each pass, where there are several
         comparison = compare(opened, chosen.loader, mask=chosen.mask, n_jobs=n_jobs, memory=memory and 1e9*memory,
-                             cache=passes, **choices)
-        table = comparison.measures()
+                             cache=passes, each_pass=lambda part: tables.append(part.measures()), **choices)
+        table = pd.concat(tables, ignore_index=True) if tables else comparison.measures()
     if not is_first(): return
     write_csv(out, table)
     write_json(out.with_suffix(".json"), origin | provenance(where))

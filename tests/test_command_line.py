@@ -138,7 +138,8 @@ def test_results_of_networks_trained_anew_are_not_replaced(place, tmp_path):
     assert "holds other results (seed 1: weights checksum another there, " in result.output
 
 
-LACKING = {"networks", "loader", "forward", "mask", "lazy", "cache", "ids", "progress"}   # functions, objects, always
+# functions, objects, and what the command always does
+LACKING = {"networks", "loader", "forward", "mask", "lazy", "cache", "ids", "progress", "each_pass"}
 
 
 @pytest.mark.parametrize("command, without", [("compare_command", {"inputs_kept"}), ("reproduce", {"inputs_kept"}),
@@ -198,6 +199,22 @@ def test_measures_are_written_with_their_origin(place, tmp_path):
     assert read_json(tmp_path/"measures.json")["settings"]["inputs_kept"] == 20
     other = run("measures", *THREE, "--layers", "fc1.relu", *out)
     assert other.exit_code == 1 and "holds other results" in other.output
+
+
+def test_measures_of_several_passes_are_those_of_one(place, tmp_path):
+    tables = []
+    for memory, passes in ((1, ""), (0.02, "2 passes over the loader")):
+        out = tmp_path/f"{memory}.csv"
+        result = run("measures", *FIRST_TWO, "--layers", "fc*.relu", "--memory", memory, *folders(place)[:-2], "--out",
+                     out)
+        assert result.exit_code == 0 and passes in result.stderr, result.output
+        tables.append(pd.read_csv(out))
+    assert list(tables[0].layer.unique()) == ["fc1.relu", "fc2.relu"]
+    pd.testing.assert_frame_equal(*tables)
+    result = run("compare", *FIRST_TWO, "--layers", "fc*.relu", "--rotate", "--memory", memory, *folders(place)[:-1],
+                 tmp_path/"rotated")
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(tmp_path/"rotated/area.csv").rotated.between(0, 1).all()
 
 
 def test_a_full_disk_is_one_line(place, tmp_path, monkeypatch):

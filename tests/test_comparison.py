@@ -259,7 +259,10 @@ def test_a_layer_of_257_inputs_is_no_layer_of_all():
 def test_copies_of_an_input_are_no_more_inputs(copy, inputs):
     "Wherever copies stand, they share a fold: neither the held-out value nor the interval sees them twice."
     x, y = matrices(inputs, shared=0)
-    with warnings.catch_warnings(action="ignore"): row, once = one(compared(copy(x), copy(y))), one(compared(x, y))
+    with pytest.warns(UserWarning, match=f"chance is unknown: {inputs} of {5*inputs} inputs differ"):
+        row = one(compared(copy(x), copy(y)))
+    with warnings.catch_warnings(action="ignore"): once = one(compared(x, y))
+    assert np.isnan(row.chance) and not np.isnan(once.chance)       # copies would meet different inputs
     assert f"repeated inputs ({inputs} of {5*inputs} differ)" in row.note
     assert ("few inputs" in row.note) == ("few inputs" in once.note) == (inputs == 8)
     assert row.area == pytest.approx(once.area) and row.held_out == pytest.approx(once.held_out)
@@ -326,9 +329,10 @@ def test_the_mean_over_pairs_has_an_interval_of_its_own(loader):
 def test_memory_for_some_layers_at_a_time_gives_the_same_numbers():
     rng = np.random.default_rng(0)
     networks = {name: {f"l{k}": rng.normal(size=(150, 30)) for k in range(3)} for name in "abcd"}
-    whole = compare(networks)
-    with pytest.warns(UserWarning, match="3 passes over the loader") as told:
-        parts = compare(networks, memory=2e7)
+    whole, tables = compare(networks, each_pass=lambda part: pytest.fail("one pass is enough")), []
+    with pytest.warns(UserWarning, match="3 passes over the loader.*gone after it") as told:
+        parts = compare(networks, memory=2e7, each_pass=lambda part: tables.append(part.measures()))
+    pd.testing.assert_frame_equal(pd.concat(tables, ignore_index=True), whole.measures())
     assert {Path(warning.filename).name for warning in told} == {"test_comparison.py"}
     pd.testing.assert_frame_equal(parts.area(), whole.area())
     with pytest.raises(ValueError, match="in several passes for want of memory"): parts.geometry("l0")

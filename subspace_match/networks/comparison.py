@@ -137,7 +137,7 @@ class _LayerPairs:
         if self.grams is None:
             raise ValueError(
                 "this comparison holds no Gram matrices: it was saved without them (grams=True keeps them), or made in "
-                "several passes for want of memory; compare again, fewer layers at a time"
+                "several passes for want of memory (each_pass= is there for that; or compare fewer layers at a time)"
             )
         members = [
             (self.gram_networks.index(pair.network_a), pair.layer_a),
@@ -736,6 +736,7 @@ def compare(
     cache: str | Path | None = None,  # folder in which a pass that was stopped is found again
     grid: tuple[int, int] | None = None,  # average the places of pictures to so many rows and columns
     ids: Sequence[Sequence] | None = None,  # of stored activations: what each input is called, for each network
+    each_pass: Callable[[Comparison], Any] | None = None,  # called after each of several passes, while its sums last
     n_jobs: int | None = None,  # pairs of layers at a time, see `Comparison.compute`
     progress: bool | None = None,  # see `progress_bar`
 ) -> Comparison:
@@ -763,6 +764,9 @@ def compare(
                 either way (25, "Why the default does not centre"); centre where means are of no interest.
     dead        how neurons that are zero on every sample count, see `READINGS`. folds, chance: what stands beside
                 every value, see `Comparison.area`.
+    each_pass   where memory asks for several passes: each_pass(part) gets a comparison of the layers of each pass while
+                their sums last. What needs sums, such as `Comparison.measures` and `Comparison.residuals`, is found
+                there; afterwards it is refused. Not called where one pass is enough.
     device      where sums are kept and matches found; by default where the first model is. lazy=True finds levels only
                 when they are asked for.
 
@@ -790,7 +794,7 @@ def compare(
     with _naming(names if given_names else ()):
         groups = _in_groups(networks, loader, layers, layer_pairs, samples, drawn, draws, seed, neuron_axis, forward,
                             mask, device, progress, folds, chance, inputs_kept, memory, cache, grid, ids, False)
-        comparison = _from_groups(names, groups, settings, progress, n_jobs)
+        comparison = _from_groups(names, groups, settings, each_pass, progress, n_jobs)
     comparison.models = {name: network for name, network in zip(names, networks) if isinstance(network, nn.Module)}
     return comparison if lazy else comparison.compute(progress, n_jobs)
 
@@ -807,13 +811,14 @@ def _named(networks):
     if len(names) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(names)}")
     return names, list(networks.values()) if given else list(networks), given
 
-def _from_groups(names, groups, settings, progress, n_jobs):
+def _from_groups(names, groups, settings, each_pass, progress, n_jobs):
     "The comparison of all pairs of layers in the groups of `_in_groups`."
     found, depths = {}, {}
     for _, passes, grams in groups:
         new = [pair for pair in _layer_pairs(names, grams, settings["centre"], depths) if pair.key not in found]
         part = Comparison(names, new, grams, settings)
         if passes > 1: _find_missing(part, progress, n_jobs)
+        if passes > 1 and each_pass: each_pass(part)
         found |= part.layer_pairs
         kept, part, grams = (grams if passes == 1 else None), None, None       # a group goes before the next one comes
     comparison = Comparison(names, sorted(found.values(), key=lambda pair: (pair.depth, pair.depth_b)), kept, settings)
