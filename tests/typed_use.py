@@ -25,3 +25,10 @@ def networks(a: nn.Module, b: nn.Module, loader: DataLoader) -> Comparison:
 def stored_activations(x: np.ndarray, y: torch.Tensor) -> Comparison:
     compare([{"layer": x}, {"layer": x}])
     return compare({"a": {"layer": x}, "b": {"layer": y}})
+
+
+def a_curve(levels: Levels, several: np.ndarray) -> tuple[float, np.ndarray, float]:
+    levels.similarity("0.3")                    # type: ignore[arg-type]
+    levels.similarity(several).is_integer()     # type: ignore[attr-defined]
+    levels.plot().set_title("similarity")
+    return levels.similarity(0.3), levels.similarity([0.1, 0.3]), levels.area

@@ -286,7 +286,7 @@ def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e
 def accumulate_gram(
     blocks: Iterable[Annotated[Array, "N _"]],  # iterable of (N, d_b) activations, the same neurons on ever new inputs
-):
+) -> tuple[Annotated[Tensor, "N N"], Annotated[Tensor, "N"], int]:
     """Gram matrix (N, N) float64, row sums (N,) and number of inputs of all blocks side by side, in constant memory.
 
     >>> gram, sums, d = accumulate_gram([np.eye(2, 3), np.ones((2, 5))])
@@ -304,7 +304,7 @@ def accumulate_gram(
 # %% ../../nbs/algorithms/11_geometry.ipynb #30ebea84
 def accumulate_factor(
     blocks: Iterable[Annotated[Array, "N _"]],  # iterable of (N, d_b) activations
-):
+) -> Annotated[Tensor, "N k"]:
     """(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation.
 
     Its columns are no samples: it says nothing of affine matches.
@@ -313,7 +313,7 @@ def accumulate_factor(
     >>> tuple(rows.shape), (rows @ rows.T).round(decimals=9).tolist()
     ((2, 2), [[6.0, 5.0], [5.0, 6.0]])
     """
-    factor = None
+    factor: Any = None
     for z in blocks:
         z = torch.as_tensor(z).double()
         factor = z if factor is None else torch.cat([factor, z], 1)

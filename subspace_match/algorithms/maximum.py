@@ -7,10 +7,10 @@ __all__ = ['maximum_match', 'Levels', 'match_levels']
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #d590353f
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from .geometry import GRAM_TOLERANCE, Geometry, Pair, refined, threads_for
 from ..theory.match import COARSE_TOLERANCE, Array, Match, check_eps
+
+if TYPE_CHECKING: from matplotlib.axes import Axes   # slow to import, and not needed before something is drawn
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #b1d595eb
 MANY = 32  # so many neurons a side, and no more inputs, are treated as a mistake
@@ -196,12 +198,22 @@ class Levels:
     y: Annotated[np.ndarray, "n_y"]
     tolerance: float  # distances within this of ε count as ε
 
-    counted = property(lambda self: (both := np.concatenate([self.x, self.y]))[~np.isnan(both)],
-                       doc="The levels of both sides, without neurons left out.")
-    area = property(lambda self: 1 - float(self.counted.mean()) if len(self.counted) else np.nan,
-                    doc="Area under the curve ε ↦ s_ε: one minus the mean level, in [0, 1]. It needs no choice of ε.")
+    @property
+    def counted(self) -> Annotated[np.ndarray, "n"]:
+        "The levels of both sides, without neurons left out."
+        both = np.concatenate([self.x, self.y])
+        return both[~np.isnan(both)]
 
-    def similarity(self, eps: Any) -> Any:  # one ε or several, each in [0, 1)
+    @property
+    def area(self) -> float:
+        "Area under the curve ε ↦ s_ε: one minus the mean level, in [0, 1]. It needs no choice of ε."
+        return 1 - float(self.counted.mean()) if len(self.counted) else np.nan
+
+    @overload
+    def similarity(self, eps: float) -> float: ...
+    @overload
+    def similarity(self, eps: Sequence[float] | Annotated[np.ndarray, "..."]) -> Annotated[np.ndarray, "..."]: ...
+    def similarity(self, eps):  # one ε or several, each in [0, 1)
         """s_ε, the share of neurons in the maximum match, of those that are not left out: a float, or an array of the
         shape of `eps`.
         """
@@ -219,9 +231,9 @@ class Levels:
 
     def plot(
         self,
-        ax: Any = None,  # matplotlib's axes, by default new ones
+        ax: "Axes | None" = None,  # matplotlib's axes, by default new ones
         **options: Any,  # of `Axes.step`
-    ) -> Any:
+    ) -> "Axes":
         "Draw s_ε against ε. Returns the axes."
         if ax is None:
             from matplotlib import pyplot as plt

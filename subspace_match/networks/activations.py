@@ -693,7 +693,7 @@ def _read_state(path, running):
 def joint_grams(
     networks: Sequence[nn.Module | Mapping],     # models; or stored activations: layer -> array, inputs first
     loader: Iterable | Mapping | None = None,    # yields batches for all networks; or {number of the network: loader}
-    layers: Any = None,                          # see `select_layers`; or {number of the network: choice}
+    layers: str | type | Sequence[str | type] | Mapping | None = None,   # see `select_layers`; or {number: choice}
     layer_pairs: str = "same",                   # "same": a layer with its counterpart; "all": with every layer
     samples: str = "positions",                  # what is a sample; or "inputs" or "flattened": see `neuron_matrix`
     drawn: int | None = None,                    # draw so many samples at random (the authors' script: 10 000)

@@ -9,13 +9,15 @@ __all__ = ['EPS', 'REPORTED', 'MOVED', 'Changes', 'diff']
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
 from .comparison import Comparison, compare
+
+if TYPE_CHECKING: from subspace_match.networks.sources import Inputs
 
 # %% ../../nbs/networks/25c_changes.ipynb #25c00005
 EPS = (0.01, 0.02, 0.05, 0.1, 0.3)   # where versions of one network differ
@@ -138,7 +140,8 @@ class Changes:
         "What a terminal shows: layers, what moved in words, and the neurons that moved most."
         return _text(self, most)
 
-    def report(self, path: str | Path, inputs: Any = None, about: Iterable[Mapping] = ()) -> Path:
+    def report(self, path: str | Path, inputs: "Inputs | None" = None,
+               about: Iterable[Mapping] = ()) -> Path:
         """Write the report of the comparison, at values of ε where versions differ; returns its path.
 
         inputs: `sources.Inputs` and about: what is known about the networks, for the end of the report. Raises what
@@ -147,8 +150,9 @@ class Changes:
         from subspace_match.networks.report import pictures_of, write_report
         origin: dict = {"networks": [dict(one) for one in about]}
         if inputs: origin["inputs"] = f"{inputs} ({inputs.checksum[:12]})"
-        shown = inputs is not None and inputs.images is not None and self.comparison.models
-        pictures = pictures_of(self.comparison, inputs.loader, inputs.images) if shown else None
+        pictures = None
+        if inputs and inputs.loader is not None and inputs.images is not None and self.comparison.models:
+            pictures = pictures_of(self.comparison, inputs.loader, inputs.images)
         return write_report(self.comparison, path, eps=REPORTED, matches_eps=None, origin=origin, pictures=pictures,
                             words=[_in_a_sentence(self)])
 
@@ -160,7 +164,7 @@ def diff(
     before: nn.Module | Mapping,      # a network, or stored activations by layer
     after: nn.Module | Mapping,       # its other version
     loader: Iterable | None = None,   # as for `compare`
-    layers: Any = None,               # as for `compare`
+    layers: str | type | Sequence[str | type] | Mapping | None = None,   # as for `compare`
     names: tuple[str, str] = ("before", "after"),
     eps: Sequence[float] = EPS,       # for each of which neurons beyond it are counted
     **options: Any,                   # as `compare` takes them: samples, mask, device, …

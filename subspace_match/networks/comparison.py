@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -48,6 +48,8 @@ from ..algorithms.geometry import Geometry
 from ..theory.match import Match
 from ..algorithms.maximum import Levels, match_levels
 from ..algorithms.simple import sample_simple_matches, simple_matches
+
+if TYPE_CHECKING: from matplotlib.axes import Axes   # slow to import, and not needed before something is drawn
 
 # %% ../../nbs/networks/25_comparison.ipynb #3e280b8c
 EPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -290,7 +292,7 @@ class _Matches(_LayerPairs):
         eps: float = 0.3,
         rounds: int | None = None,   # None: all of them; otherwise the estimate of §5.2 with so many rounds
         seed: int = 0,               # decides the estimate
-        **options,                   # as `simple_matches` (all) or `sample_simple_matches` take them
+        **options: Any,              # as `simple_matches` (all) or `sample_simple_matches` take them
     ) -> list[Match]:
         """Simple matches of a pair (Definition 4): all of them, or with `rounds` those that the estimate of §5.2
         finds, decided by `seed`.
@@ -428,7 +430,7 @@ class Comparison(_Tables):
         from subspace_match.networks.stitching import stitch
         return stitch(self, layer, a, b, loader, networks or self.models, **options)
 
-    def plot(self, eps: float | Sequence[float] = EPS, title: str | None = None):
+    def plot(self, eps: float | Sequence[float] = EPS, title: str | None = None) -> "Axes":
         """The area against depth, and below it the similarity for each ε; for every layer with every layer, a heat map
         of the area. Returns matplotlib Axes, those of the area.
 

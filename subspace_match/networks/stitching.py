@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from subspace_match.networks.layers import (
     _bare, _first_tensor, _forward, _inputs_second, _modules, _place, _to, list_layers, neuron_matrix, recording,
 )
 from .statistics import over_networks
+
+if TYPE_CHECKING: from subspace_match.networks.comparison import Comparison   # which imports this module
 
 # %% ../../nbs/networks/29b_stitching.ipynb #3234acbf
 SHOWN = {"itself": ("A's own layer", "0.5", "--"), "b": ("B's layer, by the map", "C0", "-"),
@@ -299,7 +301,7 @@ def _warn_sorted(swapped, shares):
 
 # %% ../../nbs/networks/29b_stitching.ipynb #2d98a82e
 def stitch(
-    comparison: Any,                             # a `Comparison` with Gram matrices, which decide the map
+    comparison: "Comparison",                    # with Gram matrices, which decide the map
     layer: str | Sequence[str],                  # one, or several in the same pass
     a: int | str,                                # the network that answers
     b: int | str,                                # the one whose layer it is given

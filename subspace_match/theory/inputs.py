@@ -8,6 +8,7 @@ __all__ = ['Array', 'SameArray', 'namespace', 'check_vectors', 'check_activation
 # %% ../../nbs/theory/04_inputs.ipynb #87e8c5d0
 from fractions import Fraction
 from numbers import Integral, Real
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ Array = np.ndarray | torch.Tensor
 SameArray = TypeVar("SameArray", bound=Array)  # what comes out is of the library that went in
 
 # %% ../../nbs/theory/04_inputs.ipynb #99da2b41
-def namespace(z: Annotated[Array, "..."]):
+def namespace(z: Annotated[Array, "..."]) -> ModuleType:
     """The library that `z` belongs to, NumPy or torch: the functions we need have the same names in both.
 
     >>> namespace(np.zeros(2)).__name__, namespace(torch.zeros(2)).__name__

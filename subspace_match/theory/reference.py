@@ -13,12 +13,14 @@ import warnings
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import product
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from .inputs import check_activations, check_eps, check_neuron
 from .match import TOLERANCE, Match, relative_distance, tolerance_of, unit_rows
+
+if TYPE_CHECKING: from matplotlib.axes import Axes   # slow to import, and not needed before something is drawn
 
 # %% ../../nbs/theory/02_structure.ipynb #3afb416c
 def union(matches: Iterable[Match]) -> Match:
@@ -349,7 +351,7 @@ def match_label(m: Match) -> str:
 def draw_lattice(
     matches: list[Match],
     simple: list[Match],  # these are filled
-    ax: Any,  # matplotlib's axes
+    ax: "Axes",  # matplotlib's
     path: Iterable[Match] = (),  # matches to join by a bold line
     place: dict | None = None,  # `lattice_places` of a larger lattice, to keep matches in place
 ) -> None:
