@@ -101,7 +101,7 @@ def _belief(areas):
     for word, meaning in NOTES.items():
         noted = areas.layer[areas.get("note", pd.Series("", areas.index)).fillna("").str.contains(word)].unique()
         if len(noted): found.append(f"Beware in {_listed(noted)}: {meaning}.")
-    dead, n = areas[["dead_x", "dead_y"]].sum(axis=None), areas[["n_x", "n_y"]].sum(axis=None)
+    dead, n = (areas[columns].to_numpy().sum() for columns in (["dead_x", "dead_y"], ["n_x", "n_y"]))
     if dead: found.append(f"{dead:,.0f} of {n:,} neurons are zero (or, centred, constant) on every input.")
     if len(known): found.append("Chance is about inputs, not about training: networks that were never trained may lie "
                                 "far above it, and a comparison with some tells what was learned.")
