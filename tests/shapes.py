@@ -2,7 +2,8 @@
 
 `Annotated[Array, "n d"]` tells readers and type checkers, and costs users nothing. Here every function of the package
 is wrapped where it is defined: jaxtyping holds the shapes against each other, beartype looks into the tuples, lists and
-unions around them. It is done after the call, because a function that refuses its arguments says so in its own words.
+unions around them. It is done after the call, because a function that refuses its arguments says so in its own words,
+and once for the same shapes and types: tests call small functions by the hundred thousand.
 """
 import ast
 import functools
@@ -44,10 +45,17 @@ def description(value):
     return [description(part) for part in value] if isinstance(value, (tuple, list)) else type(value).__name__
 
 
+def outline(value):
+    "All that a check depends on: the types in a value, and its shapes."
+    if isinstance(shape := getattr(value, "shape", None), tuple): return type(value), shape
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return type(value), tuple(map(outline, parts))
+
+
 def checked(function):
     "The function; after each call the shapes of its arguments and of its result are held against its annotations."
     if not any(map(has_shape, function.__annotations__.values())): return function
-    signature = inspect.signature(function)
+    signature, passed = inspect.signature(function), set()
 
     @functools.cache
     def hints():
@@ -57,6 +65,8 @@ def checked(function):
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
         result = function(*args, **kwargs)
+        seen = outline((args, kwargs, result)), *kwargs
+        if seen in passed: return result
         values = {**signature.bind(*args, **kwargs).arguments, "return": result}
         known = {name: hint for name, hint in hints().items() if name in values}
         with jaxtyped("context"):
@@ -67,6 +77,7 @@ def checked(function):
                     if not is_bearable(value, hint, conf=NUMBERS):
                         shapes = {name: description(values[name]) for name in known}
                         raise AssertionError(f"{function.__qualname__}: {name} is not {hint}; shapes: {shapes}")
+        passed.add(seen)
         CHECKED.add(f"{function.__module__}.{function.__qualname__}")
         return result
 

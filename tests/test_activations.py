@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 import transformers
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from examples import SMALL, network
+from examples import SMALL, network, sums_together
+from processes import CONTEXT, finished
 from subspace_match import Geometry, compare
 from subspace_match.networks import activations, layers
 from subspace_match.networks.activations import joint_grams
@@ -69,32 +69,12 @@ def test_drawing_everything_is_using_everything(loader):
     assert drawn.n_samples == every.n_samples
 
 
-def _collect(rank, store, images, folder):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    for drawn in (None, 100):
-        grams = joint_grams(
-            [network(0), network(1)],
-            DataLoader(TensorDataset(images), batch_size=16),
-            drawn=drawn,
-            draws=2,
-            inputs_kept=5,
-        )
-        found = {
-            name: (joint.grams, joint.sums, joint.n_samples, joint.fold_grams, joint.fold_samples, joint.n_inputs)
-            for name, joint in grams.items()
-        }
-        chance = {name: joint.shifted for name, joint in grams.items()}
-        torch.save(
-            (found, chance, {name: list(joint.kernels.values()) for name, joint in grams.items()}),
-            f"{folder}/{drawn}-{rank}.pt",
-        )
-    dist.destroy_process_group()
-
-
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 def test_two_processes_together_equal_one(images, tmp_path):
-    multiprocessing.spawn(_collect, (tmp_path / "store", images, tmp_path), nprocs=2)
+    processes = [CONTEXT.Process(target=sums_together, args=(rank, (tmp_path / "store").as_uri(), images, tmp_path))
+                 for rank in range(2)]
+    for process in processes: process.start()
+    assert [finished(process) for process in processes] == [0, 0]
     for drawn in (None, 100):
         alone = joint_grams(
             [network(0), network(1)],

@@ -107,7 +107,7 @@ def test_maximum_match_within_a_part(kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
-    for x, y, eps in small(kind, 130, most=3):
+    for x, y, eps in small(kind, 60, most=3):
         everything = maximum_match(x, y, eps=eps)
         one = minimal_matches(x, y, eps=eps, seed=0)
         assert set(one) == set(everything.neurons())

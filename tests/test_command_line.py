@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import zarr
 from PIL import Image
 from pretended_gpu import gpu
+from processes import finished, python
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -278,9 +278,10 @@ def test_commands_find_the_same_on_a_gpu(place, tmp_path, monkeypatch):
     networks = [path.parent for path in sorted(place.glob("runs/*/seed-*/weights.json"))][:2]
     for device in ("cpu", "cuda"):
         shared, out = ["--root", place/"data", "--device", device], tmp_path/device
+        few = ["--layers", "stage2.*.relu", "--layers", "fc2.relu"]
         with gpu():
-            results = [run("compare", *networks, *shared, "--runs", out/"runs", "--out", out),
-                       run("dynamics", *networks, *shared, "--out", out/"dynamics.csv"),
+            results = [run("compare", *networks, *shared, *few, "--runs", out/"runs", "--out", out),
+                       run("dynamics", *networks, *shared, *few, "--out", out/"dynamics.csv"),
                        run("simple", *networks, *shared, "--layers", "fc2.relu", "--rounds", 1, "--out",
                            out/"simple.csv"),
                        run("visualize", *networks, *shared, "--matches", out/"simple.csv", "--n", 1, "--out",
@@ -454,19 +455,22 @@ def test_the_version_is_told():
     assert result.exit_code == 0 and result.output == f"subspace-match {__version__}\n"
 
 
-def together(*arguments):
-    "Give a command to two processes, as torchrun does; returns what each prints."
+COMMAND = "from subspace_match.cli import main; main()"
+
+
+def together(folder, *arguments):
+    "Give a command to two processes, as torchrun does; returns what each prints, which is left in `folder`."
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen([sys.executable, "-m", "subspace_match.cli", *map(str, arguments), "--device", "cpu"],
-                                  env=os.environ | environment | {"RANK": str(rank)}, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)
+    outputs = [folder/f"said-{rank}" for rank in range(2)]
+    processes = [python(COMMAND, *arguments, "--device", "cpu", output=outputs[rank], RANK=str(rank), **environment)
                  for rank in range(2)]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), outputs
-    return outputs
+    codes = [finished(process) for process in processes]
+    said = [output.read_text(encoding="utf-8") for output in outputs]
+    assert codes == [0, 0], said
+    return said
 
 
 @without_gloo
@@ -474,7 +478,8 @@ def test_two_processes_compare_as_one(place, tmp_path):
     "Both begin without decoded images; one decodes, one writes."
     (tmp_path/"runs").mkdir()
     shutil.copytree(place/"runs/digits-vgg11-width0.0625", tmp_path/"runs/digits-vgg11-width0.0625")
-    outputs = together("compare", *FIRST_TWO, *folders(tmp_path))
+    few = ["--layers", "stage2.*.relu", "--layers", "fc1.relu"]
+    outputs = together(tmp_path, "compare", *FIRST_TWO, *few, *folders(tmp_path))
     assert "maximum matching similarity" in outputs[0] and not outputs[1]
     keys = ["layer", "network_a", "network_b", "eps"]
     one, two = (pd.read_csv(Path(folder)/"results/similarity.csv").set_index(keys).similarity
@@ -484,8 +489,8 @@ def test_two_processes_compare_as_one(place, tmp_path):
 
 @without_gloo
 def test_two_processes_find_simple_matches_as_one(place, sizes, tmp_path):
-    outputs = together("simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 1, *folders(place)[:-1],
-                       tmp_path/"sizes.csv")
+    outputs = together(tmp_path, "simple", *FIRST_TWO, "--layers", "stage1.conv1.relu", "--rounds", 1,
+                       *folders(place)[:-1], tmp_path/"sizes.csv")
     assert "finished: stage1.conv1.relu | seed 0 | seed 1 | 0.3" in outputs[0] and not outputs[1]
     one, two = (read_table(path).query("layer == 'stage1.conv1.relu'").groupby("eps")["size"].agg(list)
                 for path in (sizes, tmp_path/"sizes.csv"))
@@ -547,15 +552,16 @@ def test_a_terminal_without_greek_letters_is_no_error(place, tmp_path):
     code = """if True:
         import sys
         from subspace_match.cli import main
+        for stream in (sys.stdout, sys.stderr): stream.reconfigure(encoding="ascii")
         for arguments in {}:
             sys.argv[1:] = arguments
             try: main()
             except SystemExit as end: assert not end.code
             print("=====")"""
-    done = subprocess.run([sys.executable, "-c", code.format([["--help"], ["compare", "--help"], compared])],
-                          capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0, done.stderr
-    assert [len(text) > 100 for text in done.stdout.split("=====\n")] == [True, True, True, False]
+    done = python(code.format([["--help"], ["compare", "--help"], compared]), output=tmp_path/"said")
+    code, said = finished(done), (tmp_path/"said").read_text(encoding="ascii")
+    assert code == 0, said
+    assert [len(text) > 100 for text in said.split("=====\n")] == [True, True, True, False]
 
 
 def test_results_end_their_lines_alike_on_every_system(place, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import finished, python
 
 import subspace_match
 from subspace_match._moved import MOVED, PLACES
@@ -72,10 +73,11 @@ def test_old_paths_lead_to_the_same_module_and_say_so(old, new):
 
 def test_the_warning_names_the_line_that_imports(tmp_path):
     (tmp_path/"theirs.py").write_text("import math\nimport subspace_match.geometry\nfrom subspace_match import match\n")
-    run = subprocess.run([sys.executable, "-W", "always::DeprecationWarning:theirs", "-c", "import theirs"],
-                         cwd=tmp_path,
-                         capture_output=True, text=True, check=True)
-    assert "theirs.py:2: DeprecationWarning" in run.stderr and "theirs.py:3: DeprecationWarning" in run.stderr
+    code = ("import sys, warnings; warnings.filterwarnings('always', category=DeprecationWarning, module='theirs'); "
+            "sys.path.insert(0, sys.argv[1]); import theirs")
+    assert finished(python(code, tmp_path, output=tmp_path/"said")) == 0
+    said = (tmp_path/"said").read_text(encoding="utf-8")
+    assert "theirs.py:2: DeprecationWarning" in said and "theirs.py:3: DeprecationWarning" in said
 
 
 def test_names_of_the_old_module_experiments():

@@ -1,7 +1,5 @@
 """Which batches a network gets."""
 
-import os
-import subprocess
 import sys
 import warnings
 
@@ -24,6 +22,7 @@ from torch.utils.data import (
 )
 
 from examples import network
+from processes import finished, python
 from subspace_match import compare
 from subspace_match.networks import loaders
 from subspace_match.networks.activations import joint_grams
@@ -330,10 +329,10 @@ def test_files_larger_than_memory_are_compared(tmp_path, kind):
         if kind == "zarr": zarr.create_group(path).create_array("fc", data=fc, chunks=(100, 100, n), compressors=None)
         if kind == "h5":
             with h5py.File(path, "w") as file: file.create_dataset("fc", data=fc, chunks=(100, 100, n))
-    done = subprocess.run([sys.executable, "-c", STREAM, *map(str, folders)], capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout) < 1
+    code = finished(python(STREAM, *folders, output=tmp_path / "said", OMP_NUM_THREADS="1"))
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert code == 0, said
+    assert 0 < float(said.split()[-1]) < 1
 
 
 def test_ids_of_stored_activations_are_compared():

@@ -54,6 +54,18 @@ def test_shapes_inside_other_types_are_noticed():
     with pytest.raises(AssertionError, match="f: return"): f(np.ones((3, 3)))
 
 
+def test_what_passed_once_is_looked_at_again_where_a_shape_or_a_type_differs():
+    @shapes.checked
+    def f(x: Annotated[Array, "n d"], y: dict[str, Annotated[Array, "n"]], wrong: float = 0) -> Annotated[Array, "d"]:
+        return {0: x[0], 1: x, 2: x[:, 0].tolist()}[wrong]
+
+    x, y = np.ones((2, 3)), {"y": np.ones(2)}
+    for _ in range(2): f(x, y)
+    for arguments in ((np.ones((3, 3)), y), (x, {"y": np.ones(3)}), (x, y, 1), (x, y, 2)):
+        with pytest.raises(AssertionError, match="f: "): f(*arguments)
+    with pytest.raises(AssertionError, match="f: return"): f(x, y, wrong=1)
+
+
 def test_a_function_refuses_in_its_own_words():
     with pytest.raises(ValueError, match="x has d = 3 inputs, y has 4"): relative_distance(np.ones(3), np.ones((2, 4)))
 
