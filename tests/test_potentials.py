@@ -1,10 +1,12 @@
 """The published potentials: what describes an atom, and the known answer, where a package registry is reached."""
 import pytest
 import torch
+from torch import nn
 
 from subspace_match.experiments.potentials import (
     FOLDS, compare_potentials, fetch_potentials, kind_of_pair, molecules, read_potential, surroundings,
 )
+from subspace_match.networks.activations import joint_grams
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,18 @@ def test_surroundings_do_not_change_with_place_turn_and_order():
     assert not torch.allclose(surroundings(["C", "H", "H", "N", "O"], at), described)
 
 
-def test_all_copies_of_a_molecule_come_into_one_fold():
-    batches = molecules("H", copies=2, most=13)
-    assert len(batches) == 2 and all(len(rows) == len(mask) == 10 for rows, mask in batches) and 10 % FOLDS == 0
-    assert torch.equal(batches[0][1], batches[1][1]) and not torch.equal(batches[0][0], batches[1][0])
+def test_a_molecule_with_all_its_copies_is_one_input():
+    "So that they share a fold, and what is held out is other molecules."
+    once, batches = molecules("H", copies=1, most=13), molecules("H", copies=3, most=13)
+    for (rows, mask), (more, all_of_them) in zip(once, batches, strict=True):
+        assert torch.equal(3*mask.sum(1), all_of_them.sum(1)) and (mask.sum(1).diff() >= 0).all()
+        for one, some, n in zip(rows, more, mask.sum(1)):
+            assert torch.equal(one[:n], some[:n]) and not torch.equal(some[:n], some[n:2*n])
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Linear(384, 6, dtype=torch.float64), nn.CELU()) for _ in range(2)]
+    joint, = joint_grams(networks, batches, "CELU", mask=lambda batch: batch[1]).values()
+    assert joint.n_inputs == 10 and 10 % FOLDS == 0
+    assert (joint.fold_samples % 3 == 0).all() and (joint.fold_samples > 0).sum() > 1
 
 
 def test_another_file_in_place_of_the_wheel_is_refused(tmp_path):

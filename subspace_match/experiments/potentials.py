@@ -111,7 +111,7 @@ def surroundings(
     return torch.cat([by_element.flatten(1), by_pair.flatten(1)], 1)
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000011
-FOLDS = 5
+FOLDS, BATCH = 5, 10
 COPIES = {"H": 20, "C": 40, "N": 275, "O": 160}   # of each molecule: more than 6000 atoms of each element
 
 def molecules(
@@ -121,27 +121,31 @@ def molecules(
     seed: int = 0,
     most: int | None = None,    # take only the first so many molecules
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A batch for each copy: surroundings of the atoms of `element` (molecules, atoms, 384), and which rows are atoms.
+    """Batches of molecules: surroundings of the atoms of `element` in all copies of each (molecules, places, 384), and
+    which places hold an atom (molecules, places) bool.
 
-    The latter is (molecules, atoms) bool. Needs `ase`. The number of molecules is a multiple of `FOLDS`, so that all
-    copies of a molecule have the same input number mod `FOLDS`, and come into the same fold.
+    Molecules with few such atoms come first; their number is a multiple of `FOLDS`. Needs `ase`.
     """
     from ase.collections import g2
     found = [g2[name] for name in g2.names if len(g2[name]) > 1]
     found = [m for m in found if element in m.get_chemical_symbols() and {*m.get_chemical_symbols()} <= {*ELEMENTS}]
     found = found[:most]
     found = found[:len(found)//FOLDS*FOLDS]
-    generator, batches = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[list[torch.Tensor]] = [[] for _ in found]
     for _ in range(copies or COPIES[element]):
-        rows = []
-        for molecule in found:
+        for molecule, some in zip(found, rows):
             symbols, at = molecule.get_chemical_symbols(), torch.tensor(molecule.positions)
             at = at + shift*torch.randn(at.shape, generator=generator, dtype=at.dtype)
-            rows.append(surroundings(symbols, at)[[symbol == element for symbol in symbols]])
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        counts = torch.tensor([len(row) for row in rows])
-        batches.append((padded, torch.arange(padded.shape[1]) < counts[:, None]))
-    return batches
+            some.append(surroundings(symbols, at)[[symbol == element for symbol in symbols]])
+    whole = sorted((torch.cat(some) for some in rows), key=len)
+    return [_padded(whole[k:k + BATCH]) for k in range(0, len(whole), BATCH)]
+
+def _padded(rows):
+    "A batch of molecules, and which places hold an atom."
+    counts = torch.tensor([len(row) for row in rows])
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < counts[:, None]
 
 # %% ../../nbs/experiments/37_potentials.ipynb #37000013
 EPS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -173,8 +177,8 @@ def areas(
     for eps, part in similarities.groupby("eps"): table[f"s_{eps:g}"] = part.similarity.to_numpy()
     kinds = [kind_of_pair(*pair) for pair in zip(table.network_a, table.network_b)]
     table = table.assign(element=element, hidden=(table.layer.astype(int) + 1)//2, kind=kinds)
-    padded, atoms = batches[0]
-    seen = {"molecules": len(padded), "atoms": int(atoms.sum()), "copies": len(batches), "d": int(table.d.iloc[0])}
+    d, copies = int(table.d.iloc[0]), COPIES[element]
+    seen = {"molecules": sum(len(atoms) for _, atoms in batches), "atoms": d//copies, "copies": copies, "d": d}
     return table.drop(columns=["layer", "depth", "dead_x", "dead_y", "d", "inputs"]), seen
 
 def main(
