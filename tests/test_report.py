@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
 from subspace_match import compare
 from subspace_match.networks.changes import diff
@@ -96,6 +97,18 @@ def test_words_follow_the_numbers():
     words = " ".join(in_words(same.area(), same.similarity(0.3, "leave out")))
     assert "above chance in 1 of 1 comparison," in words and "Beware" not in words and "area 1.00" in words
     with pytest.raises(ValueError, match="no layer"): in_words(same.area().head(0), same.similarity(0.3, "leave out"))
+
+
+def test_where_inputs_repeat_words_and_table_and_figure_say_why_chance_is_missing():
+    first, second = (np.tile(np.random.default_rng(seed).normal(size=(60, 10)), (3, 1)) for seed in (0, 1))
+    with pytest.warns(UserWarning, match="chance is unknown"):
+        repeated = compare({"a": {"early": first}, "b": {"early": second}})
+    words = in_words(repeated.area(), repeated.similarity(0.3, "leave out"))[-1]
+    assert "Chance is not known here" in words and "Beware in early: many inputs are copies" in words
+    assert "chance unknown" in repr(repeated) and "chance unknown" in repeated._repr_html_()
+    assert "chance is unknown" in (axes := repeated.plot()).get_xlabel()
+    assert "chance" not in [text.get_text() for text in axes.get_legend().get_texts()]
+    plt.close(axes.figure)
 
 
 def test_results_without_areas_are_reported_too(comparison, tmp_path):

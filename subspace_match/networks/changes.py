@@ -62,7 +62,11 @@ def changed_neurons(
     tables = [_of_layer(part, layer, table[table.layer == layer]) for layer in part.layers]
     columns = ["layer", "side", "neuron", "level", "low", "high", "itself", "state"]
     found = pd.concat(tables, ignore_index=True)
-    return found.sort_values(["level", "itself"], ascending=False, kind="stable", ignore_index=True)[columns]
+    return _most_moved_first(found[columns])
+
+def _most_moved_first(neurons):
+    "A table of neurons, those that moved most first."
+    return neurons.sort_values(["level", "itself"], ascending=False, kind="stable", ignore_index=True)
 
 def _of_layer(comparison, layer, table):
     "The rows of one layer."
@@ -177,8 +181,14 @@ def diff(
     >>> changes.layers.moved.tolist(), changes.neurons.neuron[0].item()
     ([1], 3)
     """
-    comparison = compare(dict(zip(names, (before, after))), loader, layers, **options)
-    return Changes(comparison, changed_layers(comparison, eps=eps), changed_neurons(comparison))
+    tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+
+    def look(part): tables.append((changed_layers(part, eps=eps), changed_neurons(part)))
+
+    comparison = compare(dict(zip(names, (before, after))), loader, layers, each_pass=look, **options)
+    if not tables: look(comparison)      # all layers in one pass
+    of_layers, neurons = (pd.concat(some, ignore_index=True) for some in zip(*tables))
+    return Changes(comparison, of_layers, _most_moved_first(neurons))
 
 # %% ../../nbs/networks/25c_changes.ipynb #25c0000e
 def _styled(table):

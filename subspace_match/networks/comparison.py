@@ -321,8 +321,8 @@ class _Tables(_Matches):
         dead_x, dead_y, d (samples), inputs, note (what keeps it from meaning what it seems to mean, see `note`);
         where samples were drawn, draws and spread (standard deviation); where names of layers differ, layer_a,
         layer_b, depth_b.
-        NaN stands where there were no folds or no shifted inputs. With `over_pairs`, pairs (how many) stands for the
-        networks. Raises `ValueError` for another `dead`.
+        NaN stands where there were no folds, or no chance (not asked for, samples drawn, or inputs that repeat). With
+        `over_pairs`, pairs (how many) stands for the networks. Raises `ValueError` for another `dead`.
         """
         dead = self._reading(dead)
         self.compute()
@@ -389,7 +389,7 @@ class _Tables(_Matches):
         With `compare(…, inputs_kept=500)` also those of
         `sample_measures`, on the inputs that were kept. area and s_0.3 follow `dead`, `affine` and `centre`; the others
         centre, and so leave constant neurons out. Of several draws the means.
-        NaN stands where there were no folds or no shifted inputs, where a layer is constant, and for the chance of
+        NaN stands where there were no folds or no chance (see `area`), where a layer is constant, and for the chance of
         regression_held_out: what is fitted on unrelated inputs predicts nothing, which is 0 or less. Raises
         `ValueError` where Gram matrices were not kept.
         """

@@ -176,7 +176,7 @@ def _explained(table):
     meaning = {
         "few inputs": "too few inputs",
         "held out below": "held out, less than the interval says",
-        "repeated": "inputs repeat",
+        "repeated": "inputs repeat, so that chance is unknown",
         "dimensions": "inputs fill few dimensions",
         "at chance": "not above chance",
     }

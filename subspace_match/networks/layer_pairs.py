@@ -17,7 +17,7 @@ import torch
 
 from ..algorithms.geometry import GRAM_TOLERANCE, Geometry, threads_for
 from ..algorithms.maximum import Levels, match_levels
-from .activations import FEWEST, JointGram
+from .activations import DIFFERENT, JointGram
 from .measures import MEASURES, RANGES, all_measures, sample_measures
 from subspace_match.networks.statistics import (
     few_different, held_out_distances, held_out_levels, jackknife, level_intervals, too_few,
@@ -208,17 +208,19 @@ def note(
 
     "few inputs": held out, levels are much higher (`too_few`). "held out below the interval": they are higher, by more
     than the choice of inputs explains. "no living neurons" on one side, "a single input", of which no part can be left
-    out: nothing to compare. "repeated inputs": more than a twentieth are copies; chance is unknown then. "only k
+    out: nothing to compare. "repeated inputs": more than a twentieth are copies; "chance unknown" then. "only k
     dimensions": inputs that are as good as the same (`few_different`). "at chance": unrelated inputs give as much.
     """
     low = row["area"] if np.isnan(row["low"]) else row["low"]
     few = too_few(row["area"], row["held_out"]) or pair.d <= min(pair.n_x, pair.n_y)
     different = pair.different if pair.different is not None and pair.inputs else np.inf
+    copies = different < DIFFERENT*(pair.inputs or 0)
     notes = {"few inputs": few,
              "held out below the interval": not few and row["held_out"] < low - 0.01,
              "no living neurons": pair.dead_x.all() or pair.dead_y.all(),
              "a single input": different == 1,
-             f"repeated inputs ({different} of {pair.inputs} differ)": different < FEWEST*(pair.inputs or 0),
+             f"repeated inputs ({different} of {pair.inputs} differ)": copies,
+             "chance unknown": copies and np.isnan(row["chance"]),
              f"only {pair.dimensions} dimensions": pair.dimensions is not None and pair.dimensions < pair.d,
              "at chance": row["chance"] >= low - 1e-9}
     return ", ".join(name for name, holds in notes.items() if holds)

@@ -25,6 +25,7 @@ from ..algorithms.simple import pair_matches, sample_simple_matches
 NOTES = {
     "few inputs": "too few inputs: on inputs that took no part in finding the matches the levels are much higher, so "
                   "the values are too high; more inputs help",
+    "repeated inputs": "many inputs are copies of others, so that there are fewer than it seems, and chance is unknown",
     "dimensions": "the inputs repeat, or fill few dimensions, so that any neurons match there",
     "at chance": "not above chance: unrelated inputs give as much",
 }
