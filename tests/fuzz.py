@@ -3,9 +3,11 @@
 Batch k of a kind is drawn from the seed (kind, k), and its tally is written when it is done, so that a run may be
 stopped at any time and goes on where it stopped. What is compared:
 
-- `maximum_match` with the union of all matches, and `is_match` of it, on every instance,
+- `maximum_match` with the union of all matches, on every instance,
 - `Levels.match`, `minimal_matches` and `simple_matches` on every fourth or sixteenth (levels not near the tolerance:
-  they are certified to a part of themselves).
+  they are certified to a part of themselves),
+- every maximum, minimal and simple match with Definition 1, by `is_match`; affine ones with the constant vector as one
+  more neuron of both sides.
 
 An answer that differs is an error, unless the user was warned that rounding decides.
 """
@@ -24,7 +26,7 @@ from subspace_match.algorithms.geometry import Geometry
 from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.algorithms.minimal import minimal_matches
 from subspace_match.algorithms.simple import simple_matches
-from subspace_match.theory.match import TOLERANCE, is_match, unit_rows
+from subspace_match.theory.match import TOLERANCE, Match, is_match, unit_rows
 from test_algorithms import EPS, KINDS
 
 BATCH = 200  # instances of one size, drawn and searched together
@@ -116,12 +118,19 @@ def mask_of(match, n_x):
     return sum(1 << int(i) for i in match.x) | sum(1 << int(j) + n_x for j in match.y)
 
 
+def passes(x, y, match, eps, is_affine):
+    "Is it a match by Definition 1? Affine: with the constant vector in both spans, as one more neuron of both sides."
+    if not is_affine: return is_match(x, y, match, eps)
+    one = np.ones((1, x.shape[1]))
+    return is_match(np.concatenate([x, one]), np.concatenate([y, one]), Match([*match.x, len(x)], [*match.y, len(y)]), eps)
+
+
 def differences(x, y, eps, masks, kind, i):
     "The names of the functions whose answers on one instance differ from exhaustive search."
     n_x, n, is_affine = len(x), len(x) + len(y), kind is affine
     geometry = Geometry.from_vectors(x, y, affine=is_affine)
     largest, found = int(np.bitwise_or.reduce(masks)), maximum_match(geometry, eps=eps)
-    if not is_affine and not is_match(x, y, found, eps): yield "not a match"
+    if not passes(x, y, found, eps, is_affine): yield "not a match"
     if mask_of(found, n_x) != largest: yield "maximum_match"
     if i % 4 == 0 and kind is not near_tolerance:
         if mask_of(match_levels(geometry).match(eps), n_x) != largest: yield "levels"
@@ -129,10 +138,12 @@ def differences(x, y, eps, masks, kind, i):
         for v, match in minimal_matches(geometry, eps=eps, seed=i).items():
             mask, bit = mask_of(match, n_x), 1 << v[1] + n_x * (v[0] == "y")
             inside = masks[(masks & ~mask == 0) & (masks & bit != 0)]
-            if not (is_affine or is_match(x, y, match, eps)): yield "not a match"
+            if not passes(x, y, match, eps, is_affine): yield "not a match"
             if list(inside) != [mask]: yield "minimal_matches"
-    if i % 16 == 2 and {mask_of(m, n_x) for m in simple_matches(geometry, eps=eps)} != simple_masks(masks, n):
-        yield "simple_matches"
+    if i % 16 == 2:
+        simple = simple_matches(geometry, eps=eps)
+        if not all(passes(x, y, match, eps, is_affine) for match in simple): yield "not a match"
+        if {mask_of(match, n_x) for match in simple} != simple_masks(masks, n): yield "simple_matches"
 
 
 def run(kind, k, most):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fuzz
 from subspace_match.theory import reference
 from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
@@ -230,6 +231,23 @@ def test_where_part_of_a_match_spans_what_all_of_it_does_not_the_user_is_told():
 
 
 # Certainty: what comes out passes `is_match`, whatever the tables were worth
+
+@pytest.mark.parametrize("kind", fuzz.ALL_KINDS, ids=lambda kind: kind.__name__)
+def test_a_small_run_of_the_fuzzer(kind, monkeypatch):
+    "On batches that the stored run does not reach."
+    monkeypatch.setattr(fuzz, "BATCH", 25)
+    assert [fuzz.run(kind, 10**6 + k, 3)["errors"] for k in range(2)] == [0, 0]
+
+def test_the_fuzzer_notices_wrong_answers(monkeypatch):
+    "Affine ones too: who loses a neuron is wrong, and who gets one that does not pass has no match."
+    monkeypatch.setattr(fuzz, "BATCH", 25)
+    largest = fuzz.maximum_match
+    monkeypatch.setattr(fuzz, "maximum_match", lambda *a, **b: largest(*a, **b) - Match([0], []))
+    assert all(fuzz.run(kind, 0, 3)["errors"] for kind in (fuzz.affine, fuzz.near_tolerance))
+    monkeypatch.setattr(fuzz, "maximum_match", lambda geometry, eps: Match(range(geometry.n_x), range(geometry.n_y)))
+    assert all(fuzz.run(kind, 1, 3)["not_a_match"] for kind in (fuzz.affine, fuzz.near_tolerance))
+
+
 
 def adversarial(seed, n=5, d=9):
     "Near copies and near sums at gaps from 1e-8 to 1e-6, and eps at a distance that occurs, or a tolerance beside it."

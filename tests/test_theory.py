@@ -138,6 +138,13 @@ def test_theorem_14(seed, eps):
     assert np.isin(masks[:, None] & masks, masks).all()
 
 
+@pytest.mark.parametrize("eps", [0.2, 0.3 - 1e-6, 0.3, 0.3 + 1e-6, 0.295, 0.5])
+def test_an_instance_is_stable_up_to_the_next_distance_above_eps(eps):
+    "Distances of 0.3, from each other's span, and of 1, from that of nobody."
+    x, y = np.array([[1.0, 0]]), np.array([[0.91**0.5, 0.3]])
+    assert math.isclose(counterexamples.stability_limit(x, y, eps), (0.3 if eps < 0.3 else 1) / eps)
+
+
 @pytest.mark.parametrize("n, a, b", [(4, 2, 3), (5, 2, 3), (4, 2, 4), (5, 3, 4)])
 def test_lemma_17_with_other_random_numbers(n, a, b):
     x, y = counterexamples.hyperplane_instance(n, a, b, seed=7)
