@@ -121,8 +121,8 @@ def mask_of(match, n_x):
 def passes(x, y, match, eps, is_affine):
     "Is it a match by Definition 1? Affine: with the constant vector in both spans, as one more neuron of both sides."
     if not is_affine: return is_match(x, y, match, eps)
-    one = np.ones((1, x.shape[1]))
-    return is_match(np.concatenate([x, one]), np.concatenate([y, one]), Match([*match.x, len(x)], [*match.y, len(y)]), eps)
+    x_one, y_one = (np.concatenate([z, np.ones((1, z.shape[1]))]) for z in (x, y))
+    return is_match(x_one, y_one, Match([*match.x, len(x)], [*match.y, len(y)]), eps)
 
 
 def differences(x, y, eps, masks, kind, i):
