@@ -184,7 +184,7 @@ def main():
         if (kind.__name__, k) in done: continue
         tally, new = run(kind, k, options.most), not path.exists()
         with path.open("a", newline="") as out:
-            writer = csv.DictWriter(out, tally)
+            writer = csv.DictWriter(out, tally, lineterminator="\n")
             if new: writer.writeheader()
             writer.writerow(tally)
         errors += tally["errors"]

@@ -181,7 +181,7 @@ def main():
             known.add((module, function, change))
             new = not path.exists()
             with path.open("a", newline="") as out:
-                writer = csv.DictWriter(out, row)
+                writer = csv.DictWriter(out, row, lineterminator="\n")
                 if new: writer.writeheader()
                 writer.writerow(row)
             if row["noticed_by"] == "survived": print(f"{module}.py:{line} {function}: {change}", flush=True)
