@@ -690,6 +690,9 @@ MOVED = 3   # exit code of `diff --fail-below` where a layer lies below
 def diff_command(
     before: Version, after: Version,
     inputs: InputsFrom = None, model: Model = None, layers: AnyLayers = None,
+    samples: Samples = "positions", drawn: Drawn = None, draws: Draws = 16, seed: DrawSeed = 0,
+    affine: Affine = False, centre: Centre = False, dead: Dead = "leave out", folds: Folds = 5, chance: Chance = True,
+    grid: Grid = None, neuron_axis: NeuronAxis = None, memory: Memory = None, n_jobs: NJobs = None,
     eps: Annotated[list[float],
                    typer.Option(callback=eps_values, help="neurons beyond it are counted; may be given several times")
                    ] = [0.01, 0.02, 0.05, 0.1, 0.3],
@@ -710,7 +713,9 @@ def diff_command(
     with fitting(chosen):
         (first, old), (second, new) = opened.items()
         changes = diff(old, new, chosen.loader, list(layers) if layers else None, (first, second), eps,
-                       mask=chosen.mask, device=where)
+                       mask=chosen.mask, device=where, samples=samples, drawn=drawn, draws=draws, seed=seed,
+                       affine=affine, centre=centre, dead=dead, folds=folds, chance=chance, grid=grid,
+                       neuron_axis=neuron_axis, memory=memory and 1e9*memory, n_jobs=n_jobs)
     say(f"{before} -> {after}, on {chosen}")
     say(changes.text(most))
     if report: _wrote(changes.report(report, chosen, about.values()))

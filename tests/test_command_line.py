@@ -143,12 +143,14 @@ LACKING = {"networks", "loader", "forward", "mask", "lazy", "cache", "ids", "pro
 
 
 @pytest.mark.parametrize("command, without", [("compare_command", {"inputs_kept"}), ("reproduce", {"inputs_kept"}),
-                                              ("measures_command", set())])
+                                              ("measures_command", set()),
+                                              ("diff_command", {"inputs_kept", "layer_pairs"})])
 def test_every_choice_of_python_is_an_option(command, without):
-    "The command line has what `compare` has, but what only a program can pass; inputs are kept for measures."
+    """The command line has what `compare` has, but what only a program can pass; inputs are kept for measures, and
+    two versions of a network have the same layers."""
     options = set(inspect.signature(getattr(cli, command)).parameters)
     assert set(inspect.signature(cli.compare).parameters) - LACKING - without <= options
-    assert command == "measures_command" or "rotate" in options
+    assert command in ("measures_command", "diff_command") or "rotate" in options
 
 
 def test_the_old_name_of_drawn_warns_and_a_grid_is_found_again(place, tmp_path):
@@ -651,6 +653,23 @@ def test_a_diff_names_the_neuron_that_changed(versions, monkeypatch):
     assert "1 of 1 layer moved. Layer 1 moved most" in found.output and (versions/"out.html").exists()
     listed = found.output.partition("neurons that moved most")[2].splitlines()
     assert listed[2].split()[:2] == ["1", "3"]
+
+
+def test_a_diff_hands_every_choice_on(versions, monkeypatch):
+    monkeypatch.chdir(versions)
+    seen = {}
+    def noted(*arguments, **options):
+        seen.update(options)
+        raise ValueError("noted")
+    monkeypatch.setattr("subspace_match.networks.changes.diff", noted)
+    found = diff(versions, "--inputs", "ournets:batches", "--samples", "inputs", "--drawn", 50, "--draws", 3,
+                 "--seed", 7, "--centre", "--dead", "include", "--folds", 4, "--no-chance", "--grid", "2,3", "--neuron-axis", 1,
+                 "--memory", 2, "--n-jobs", 2)
+    assert "noted" in found.output
+    expected = {"samples": "inputs", "drawn": 50, "draws": 3, "seed": 7, "centre": True, "affine": False,
+                "dead": "include", "folds": 4, "chance": False, "grid": (2, 3), "neuron_axis": 1, "memory": 2e9,
+                "n_jobs": 2}
+    assert {name: seen[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("area, code", [("0", 0), ("0.5", 0), ("0.999", 3)])

@@ -430,19 +430,22 @@ class Comparison(_Tables):
         from subspace_match.networks.stitching import stitch
         return stitch(self, layer, a, b, loader, networks or self.models, **options)
 
-    def plot(self, eps: float | Sequence[float] = EPS, title: str | None = None) -> "Axes":
-        """The area against depth, and below it the similarity for each ε; for every layer with every layer, a heat map
-        of the area. Returns matplotlib Axes, those of the area.
+    def plot(self, eps: float | Sequence[float] | None = None, title: str | None = None) -> "Axes":
+        """The area against depth, and below it the similarity for each ε (`EPS` where none is given); for every layer
+        with every layer, a heat map of the area, or of the similarity for one ε. Returns matplotlib Axes, those of the
+        area.
 
-        Bands are 95 % intervals, chance is grey and dashed. Raises `ValueError` where there is no ε, or a grid is of
-        more than two networks.
+        Bands are 95 % intervals, chance is grey and dashed. Raises `ValueError` where there is no ε, or a grid is
+        asked for several ε or more than two networks.
         """
         from subspace_match.networks import figures
-        if not len(eps := sorted(np.atleast_1d(eps))): raise ValueError("there is no ε to draw")
+        values = sorted(np.atleast_1d(EPS if eps is None else eps))
+        if not values: raise ValueError("there is no ε to draw")
         title = self._title() if title is None else title
-        if self._is_grid: return figures.plot_layer_grid(self.area(), title=title)
+        if self._is_grid:
+            return figures.plot_layer_grid(self.area() if eps is None else self.similarity(values), title=title)
         means = self.area(over_pairs=True)
-        return figures.plot_comparison(self.area(), self.similarity(eps, self._reading(None)), title, means)
+        return figures.plot_comparison(self.area(), self.similarity(values, self._reading(None)), title, means)
 
     def report(self, path: str | Path, **options: Any) -> Path:
         """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.

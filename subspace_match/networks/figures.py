@@ -324,7 +324,7 @@ def plot_layer_grid(
         ylabel=str(table.network_b.iloc[0]),
         title=title or (f"ε = {table.eps.iloc[0]:g}" if "eps" in table else ""),
     )
-    ax.figure.colorbar(image, ax=ax, label="area" if value == "area" else "similarity")
+    ax.figure.colorbar(image, ax=ax, label=value + (f", ε = {table.eps.iloc[0]:g}" if "eps" in table else ""))
     return ax
 
 # %% ../../nbs/networks/26_figures.ipynb #be3a9460
