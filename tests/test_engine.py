@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fuzz
 from subspace_match.theory import reference
+from subspace_match.theory.counterexamples import orthogonal_instance
 from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
 from subspace_match.algorithms.maximum import match_levels, maximum_match
@@ -294,8 +295,9 @@ def test_every_answer_is_a_match_even_when_the_tables_are_wrong(monkeypatch):
 
 
 @pytest.mark.parametrize("module, name, values", [
-    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("minimal", "SETTLED", (1, 10**6)),
-    ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)),
+    ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("minimal", "LESS", (2, 50)),
+    ("minimal", "SETTLED", (1, 10**6)), ("maximum", "MANY", (1, 10**6)),
+    ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)), ("geometry", "UNCLEAR", (1, 80)),
     ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)),
 ])
 def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
@@ -308,6 +310,13 @@ def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
         monkeypatch.setattr(f"subspace_match.algorithms.{module}.{name}", value)
         assert (maximum_match(x, y, 0.65), minimal_matches(x, y, 0.65, seed=0)) == before[:2]
         assert np.allclose(match_levels(x, y).x, before[2].x, rtol=1e-3)
+
+
+def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):
+    x, y = orthogonal_instance(4, 2)
+    before = simple_matches(x, y, 0.5)
+    monkeypatch.setattr("subspace_match.algorithms.simple.REMEMBERED", 1)
+    assert len(before) == 6 and simple_matches(x, y, 0.5) == before
 
 
 def test_neurons_that_processes_share_get_the_same_matches():

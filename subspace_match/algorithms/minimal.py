@@ -76,6 +76,7 @@ class Node(NamedTuple):
     group: Annotated[Tensor, "g"]  # the v's, as indices of all N neurons
     open: Annotated[Tensor, "m"]  # those yet to be tried, in their order, as indices of all N neurons
     takes: Annotated[Tensor, "m m"]  # bool, closed: entry (a, b) says that open[b] goes when open[a] goes
+    doomed: int = 0  # the whole group goes without so many of the first open neurons; 0 where nothing is known
 
 
 def places(pair: Pair, neurons: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m"]:
@@ -89,8 +90,9 @@ def forced(
 ) -> Node:
     "The node without them, and without those who take them along: such neurons are in all these matches, too."
     if not which.any(): return node
-    left = (~node.takes.index_select(1, which.nonzero()[:, 0]).any(1)).nonzero()[:, 0]
-    return node._replace(open=node.open[left], takes=among(node.takes, left))
+    stays = ~node.takes.index_select(1, which.nonzero()[:, 0]).any(1)
+    left, doomed = stays.nonzero()[:, 0], node.doomed if stays[: node.doomed].all() else 0
+    return node._replace(open=node.open[left], takes=among(node.takes, left), doomed=doomed)
 
 
 def narrowed(node: Node, group: Annotated[Tensor, "g"]) -> Node:
@@ -142,7 +144,8 @@ def telling(node: Node) -> Annotated[Tensor, "m"] | None:
 
 
 FIRST = 8  # so many candidates are asked for at once in the beginning,
-MORE = 2  # and this many times as many after each success
+MORE = 2  # this many times as many after each success,
+LESS = 4  # and this part of them after a failure
 
 def descend(
     pair: Pair,  # the maximum match, without zero vectors
@@ -152,30 +155,32 @@ def descend(
 ):
     "Yield (v's, match as a Pair) until every v of `group` has its minimal match: Algorithm 2 for all of them at once."
     alone = torch.eye(len(order), dtype=torch.bool, device=order.device)
-    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST, True)]
+    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST, False, True)]
     while stack:
-        node, size, ahead = stack.pop()
+        node, size, ahead, looked = stack.pop()
+        place = torch.arange(len(node.open), device=order.device)
         if len(node.open) == 0:
             if len(node.group): yield node.group, node.pair
-            continue
-        if size == 1 and ahead:
+        elif node.doomed == 1 and not looked: stack.append((looked_at(node, eps), size, ahead, True))
+        elif node.doomed == 1: stack.append((forced(node, place < 1), size, True, looked))
+        elif ahead and not node.doomed:
             which = telling(node)
-            if which is None or tried(node, which, eps) is not None: stack.append((node, 1, False))
-            else: stack.append((forced(node, which), 1, True))
-            continue
-        first = torch.arange(len(node.open), device=order.device) < size
-        smaller = tried(node, first, eps)
-        if smaller is None: survives = torch.zeros_like(node.group, dtype=torch.bool)
-        else: survives = smaller.alive[places(smaller, node.group)]
-        rest, group = node.group[~survives], node.group[survives]
-        if len(rest):
-            for_rest = narrowed(node if size > 1 else forced(node, first), rest)
-            stack.append((for_rest, max(1, size // 4), ahead))
-        if smaller is not None and len(group):
-            left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
-            smaller.tidy()
-            node = Node(smaller, group, node.open[left], among(node.takes, left))
-            stack.append((looked_at(node, eps), MORE * size, True))
+            if which is None or tried(node, which, eps) is not None: stack.append((node, size, False, looked))
+            else: stack.append((forced(node, which), size, True, looked))
+        else:
+            k = max(1, node.doomed // LESS) if node.doomed else min(size, len(node.open))
+            smaller = tried(node, place < k, eps)
+            if smaller is None: survives = torch.zeros_like(node.group, dtype=torch.bool)
+            else: survives = smaller.alive[places(smaller, node.group)]
+            rest, group = node.group[~survives], node.group[survives]
+            if len(rest):
+                after = size if node.doomed else max(1, k // LESS)
+                stack.append((narrowed(node._replace(doomed=k), rest), after, ahead, looked))
+            if smaller is not None and len(group):
+                left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
+                smaller.tidy()
+                inside = Node(smaller, group, node.open[left], among(node.takes, left), int((left < node.doomed).sum()))
+                stack.append((narrowed(inside, group), size if node.doomed else MORE * k, ahead, False))
 
 
 def surely_minimal(pair, eps, group, order):
