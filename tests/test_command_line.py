@@ -663,8 +663,8 @@ def test_a_diff_hands_every_choice_on(versions, monkeypatch):
         raise ValueError("noted")
     monkeypatch.setattr("subspace_match.networks.changes.diff", noted)
     found = diff(versions, "--inputs", "ournets:batches", "--samples", "inputs", "--drawn", 50, "--draws", 3,
-                 "--seed", 7, "--centre", "--dead", "include", "--folds", 4, "--no-chance", "--grid", "2,3", "--neuron-axis", 1,
-                 "--memory", 2, "--n-jobs", 2)
+                 "--seed", 7, "--centre", "--dead", "include", "--folds", 4, "--no-chance", "--grid", "2,3",
+                 "--neuron-axis", 1, "--memory", 2, "--n-jobs", 2)
     assert "noted" in found.output
     expected = {"samples": "inputs", "drawn": 50, "draws": 3, "seed": 7, "centre": True, "affine": False,
                 "dead": "include", "folds": 4, "chance": False, "grid": (2, 3), "neuron_axis": 1, "memory": 2e9,
