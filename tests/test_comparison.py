@@ -153,7 +153,7 @@ def test_plots_take_one_eps_and_one_grid(loader):
     assert image[0,
                  -1] == areas[(areas.depth == areas.depth.max()) & (areas.depth_b.fillna(areas.depth) == 1)].area.item()
     at = drawn.plot(0.3)
-    assert sorted(at.images[0].get_array().ravel()) == sorted(drawn.similarity(0.3).similarity)
+    assert sorted(at.images[0].get_array().ravel()) == sorted(drawn.similarity(0.3, "leave out").similarity)
     assert [ax.get_ylabel() for ax in at.figure.axes[1:]] == ["similarity, ε = 0.3"]
     with pytest.raises(ValueError, match="one ε, not 2"): drawn.plot([0.1, 0.3])
     rows = re.findall(r'<th style="text-align: left">(\d)</th>', drawn._repr_html_())

@@ -442,10 +442,10 @@ class Comparison(_Tables):
         values = sorted(np.atleast_1d(EPS if eps is None else eps))
         if not values: raise ValueError("there is no ε to draw")
         title = self._title() if title is None else title
-        if self._is_grid:
-            return figures.plot_layer_grid(self.area() if eps is None else self.similarity(values), title=title)
-        means = self.area(over_pairs=True)
-        return figures.plot_comparison(self.area(), self.similarity(values, self._reading(None)), title, means)
+        if self._is_grid and eps is None: return figures.plot_layer_grid(self.area(), title=title)
+        similarities = self.similarity(values, self._reading(None))
+        if self._is_grid: return figures.plot_layer_grid(similarities, title=title)
+        return figures.plot_comparison(self.area(), similarities, title, self.area(over_pairs=True))
 
     def report(self, path: str | Path, **options: Any) -> Path:
         """Write one HTML file that opens without network: layers against ε, neurons on click, the meaning in words.
