@@ -216,15 +216,16 @@ def narrow(browser, width, height=844):
                             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
 
 
+# a driver may come back from `get` while the page is still being read: what is there is asked for when all has come
 STATE = """const done = arguments[0];
-document.querySelectorAll("img").forEach(img => img.loading = "eager");
-const pictures = [...document.images].map(img => img.decode().catch(() => null));
-const mathjax = new Promise(found => {   // its script may come after the page
-    const look = () => window.MathJax?.startup?.promise ? found(MathJax.startup.promise)
-        : document.querySelector(".math") ? setTimeout(look, 50) : found();
-    look();
-});
-Promise.all([mathjax, ...pictures]).then(() => done({
+const read = new Promise(found => document.readyState === "complete" ? found() : addEventListener("load", found));
+read.then(() => {
+    document.querySelectorAll("img").forEach(img => img.loading = "eager");
+    const pictures = [...document.images].map(img => img.decode().catch(() => null));
+    const formulas = document.querySelector(".math") ? MathJax.startup.promise : null;
+    return Promise.all([formulas, ...pictures]);
+}).then(() => ({
+    page: location.pathname.slice(1),
     formulas: document.querySelectorAll(".math").length,
     set: document.querySelectorAll(".math mjx-container").length,
     wrong: [...document.querySelectorAll("mjx-merror, [data-mml-node=merror]")].map(node => node.textContent),
@@ -232,7 +233,7 @@ Promise.all([mathjax, ...pictures]).then(() => done({
         .filter(p => /\\\\\\(|\\$\\$/.test(p.innerText)).map(p => p.innerText.slice(0, 80)),
     blank: [...document.images].filter(img => !img.naturalWidth).map(img => img.src),
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-}))"""
+})).then(done, reason => done({failed: String(reason)}))"""
 
 
 @built
@@ -243,6 +244,7 @@ def test_every_page_on_a_phone(browser):
     for name in pages():
         browser.get(f"{browser.site}/{name}")
         state = browser.execute_async_script(STATE)
+        assert state.get("page") == name, (name, state)
         formulas += state["set"]
         errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
         if state["formulas"] != state["set"]:
