@@ -13,7 +13,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 LAUNCHER = "ipykernel_launcher"
-LIBRARIES = ["__main__", "torch", "torchvision", "scipy.stats", "sklearn.datasets", "seaborn", "ipykernel.ipkernel"]
+# the libraries, what a kernel imports as it begins, and what the program that starts it imports: it is imported anew in
+# each kernel, for Python 3.11 leaves "__main__" out here
+LIBRARIES = ["torch", "torchvision", "scipy.stats", "sklearn.datasets", "seaborn", "ipykernel.ipkernel",
+             "ipykernel.debugger", "IPython.core.completer", "nbclient", "nbformat", "PIL.Image"]
 BACKEND = "module://matplotlib_inline.backend_inline"   # a kernel's choice, which matplotlib reads at its import
 
 
@@ -74,6 +77,6 @@ class Manager(AsyncKernelManager):
 def prepare():
     "Options of a NotebookClient for forked kernels; none where they are not to be had."
     if sys.platform != "linux": return {}
-    os.environ["MPLBACKEND"] = BACKEND
+    os.environ |= {"MPLBACKEND": BACKEND, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}   # the debugger has no more to say
     kernels().set_forkserver_preload(LIBRARIES)
     return {"kernel_manager_class": Manager}
