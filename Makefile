@@ -5,6 +5,8 @@ READY  := .venv/.ready
 MATHJAX := .venv/mathjax/node_modules/mathjax/package.json
 BIN    := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# What is imported is compiled once, whatever is set outside: without bytecode each process compiles the libraries anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup reproduce test lab lint sync-check notebooks-check pytest notebooks docs benchmark
 

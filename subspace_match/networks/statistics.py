@@ -81,13 +81,14 @@ def held_out_distances(
         lengths = lengths + torch.cat([size for _, size in found])
     return _relative(errors, lengths).cpu().numpy()
 
-def _off(train, test, own, spanning):
+def _off(train, test, own, spanning, allowed=None):
     """Squared distances (n,) of the neurons `own` from what the fit makes of those in `spanning`, on the inputs of
-    `test`, and their squared lengths there.
+    `test`, and their squared lengths there. `allowed`, for `_coefficients`: who has a part in whose fit; None: all.
     """
     scale = torch.where(train.norms > 0, train.norms, torch.where(test.norms > 0, test.norms, 1))
     products = test.gram/scale[:, None]/scale
-    fit = _coefficients(train.unit_gram[spanning][:, spanning], train.unit_gram[spanning][:, own])
+    if allowed is None: allowed = torch.ones((len(spanning), len(own)), dtype=torch.bool, device=scale.device)
+    fit = _coefficients(train.unit_gram[spanning][:, spanning], train.unit_gram[spanning][:, own], allowed)
     squared = products[own, own] - 2*(fit*products[spanning][:, own]).sum(0)
     squared = squared + (fit*(products[spanning][:, spanning] @ fit)).sum(0)
     length = (test.norms/scale)[own]**2
@@ -98,13 +99,22 @@ def _relative(error, length):
     "Distances relative to lengths, both given squared; 0 of nothing is 0, and something of nothing is NaN."
     return torch.where(length > 0, error/length, torch.where(error > 0, torch.nan, 0.0)).sqrt()
 
-def _coefficients(gram, mixed):
+def _coefficients(gram, mixed, allowed):
     """The shortest least-squares solution of gram C = mixed; directions that a Gram matrix does not resolve get no part
-    in it.
+    in it. Of each column only the allowed coefficients are used, its first ones, and the others are 0.
+
+    One factorisation serves all columns: the factor of a leading block is the leading block of the factor.
     """
     upper, failed = torch.linalg.cholesky_ex(gram, upper=True)
     if not failed and len(gram) and float(upper.diagonal().min()) > 1e-4:
-        return torch.cholesky_solve(mixed, upper, upper=True)
+        half = torch.linalg.solve_triangular(upper.mT, mixed, upper=False)
+        return torch.linalg.solve_triangular(upper, half.where(allowed, 0), upper=True)
+    if not allowed.all():
+        counts, found = allowed.sum(0), torch.zeros_like(mixed)
+        for n in counts.unique().tolist():
+            columns = counts == n
+            found[:n, columns] = _coefficients(gram[:n, :n], mixed[:n, columns], allowed[:n, columns])
+        return found
     values, vectors = torch.linalg.eigh(gram)
     clear = values > len(gram)*GRAM_TOLERANCE**2*values[-1:].clamp(min=0)
     return vectors[:, clear] @ ((vectors[:, clear].T @ mixed)/values[clear, None])
@@ -126,13 +136,11 @@ def held_out_levels(
     result, matched = level.clone(), (level < 1) & ~train.dead
     places = torch.arange(len(level), device=level.device)
     upto = torch.ceil(level/step - 1e-9)
-    for stage in upto[matched].unique():
-        inside, joins = matched & (upto <= stage), matched & (upto == stage)
-        for own, other in ((places < train.n_x, places >= train.n_x), (places >= train.n_x, places < train.n_x)):
-            new = places[joins & own]
-            if len(new):
-                distance = _relative(*_off(train, test, new, places[inside & other]))
-                result[new] = torch.maximum(level[new], distance.clamp(max=1))
+    inside = places[matched][upto[matched].argsort(stable=True)]       # the neurons of a smaller match come first
+    first = inside < train.n_x
+    for own, other in ((inside[first], inside[~first]), (inside[~first], inside[first])):
+        distance = _relative(*_off(train, test, own, other, upto[other][:, None] <= upto[own]))
+        result[own] = torch.maximum(level[own], distance.clamp(max=1))
     result[train.dead & ~test.dead], result[test.dead & ~train.dead] = 1.0, torch.nan
     result = torch.where(result > 1 - train.tolerance, torch.where(level.isnan(), level, 1.0), result)
     x, y = (side.cpu().numpy() for side in result.split([train.n_x, train.n_y]))
