@@ -221,6 +221,17 @@ def test_where_rounding_decides_the_user_is_told():
     assert is_match(x, y, found, eps - 2.0**-26)
 
 
+@pytest.mark.parametrize("seed, ulps", [(4773, 0), (268, 1), (3069, -1)])
+def test_where_a_distance_meets_the_threshold_to_the_last_bits_the_user_is_told(seed, ulps):
+    "Another order of summation answers differently."
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(1, rng.integers(2, 5)))
+    y = x + 10 ** -rng.uniform(0, 4) * rng.normal(size=x.shape)
+    eps = float(relative_distance(x, y)[0] - TOLERANCE)
+    if ulps: eps = float(np.nextafter(eps, ulps * np.inf))
+    with pytest.warns(UserWarning, match="within rounding errors"): maximum_match(x, y, eps)
+
+
 def test_where_part_of_a_match_spans_what_all_of_it_does_not_the_user_is_told():
     """y[1] differs from y[0] by a direction that is dropped. It turns the direction that y[2] adds, by 1.7e-4; so x[1]
     passes among y[0] and y[2], and fails among all three.

@@ -85,7 +85,7 @@ def residual_interval(
     noise = 2 * (len(z) + len(vectors)) * torch.finfo(z.dtype).eps
     maybe, surely = (int((s > tolerance + shift).sum()) for shift in (-noise, noise))
     least, most = (torch.linalg.vector_norm(outside(z, v[:rank]), dim=1) for rank in (maybe, surely))
-    error = noise / float(s[maybe - 1]) if maybe else 0.0
+    error = noise * (1 + (1 / float(s[maybe - 1]) if maybe else 0.0))
     return (least - error - step_of(u, s, maybe, tolerance)).clamp(min=0), most + error
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
@@ -476,8 +476,8 @@ def fit_rows(
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
-    row_noise = len(z) ** 0.5 * torch.finfo(z.dtype).eps / size
-    error = float((rows[:, j].diagonal() * row_noise**2).sum().sqrt())
+    noise = 2 * len(z) ** 0.5 * torch.finfo(z.dtype).eps
+    error = noise * (1 + float((rows[:, j].diagonal() / size**2).sum().sqrt()))
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
     least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
     return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error, step)
