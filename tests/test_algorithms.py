@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from strategies import eps_values, independent_instances, instances, noisy_instances
 from subspace_match.theory import reference
 from subspace_match.theory.counterexamples import hyperplane_instance, hyperplane_matches, orthogonal_instance
-from subspace_match.algorithms.geometry import Geometry
+from subspace_match.algorithms import maximum
+from subspace_match.algorithms.geometry import Geometry, Pair
 from subspace_match.theory.match import Match, is_match
 from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.algorithms.minimal import minimal_match, minimal_matches
@@ -378,3 +379,14 @@ def test_bad_neurons_are_refused(v, error):
 
 def test_decompose_refuses_what_is_no_match():
     with pytest.raises(ValueError, match="not a match"): decompose(np.eye(2), np.eye(2), 0.1, match=Match([0], [1]))
+
+
+def test_what_only_rounding_keeps_from_level_1_has_level_1():
+    "Orthogonal neurons: in no match, whatever ε, though their distances come out a rounding error below 1."
+    rng = np.random.default_rng(0)
+    z = np.linalg.qr(rng.normal(size=(40, 40)))[0][:20] * rng.uniform(0.1, 9, (20, 1))
+    geometry, distances = Geometry.from_vectors(z[:8], z[8:]), torch.zeros(20, dtype=torch.float64)
+    maximum.peel_levels(Pair(geometry, torch.ones(20, dtype=torch.bool)), distances)
+    assert 0 < (1 - distances).max() < 1e-12
+    levels = match_levels(geometry)
+    assert (levels.x == 1).all() and (levels.y == 1).all()

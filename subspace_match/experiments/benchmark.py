@@ -6,8 +6,12 @@
 __all__ = ['MEMORY_SCRIPT', 'PROFILES']
 
 # %% ../../nbs/algorithms/15_speed.ipynb #c60c66b6
+import itertools
+import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,10 @@ from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
 from ..networks.data import load_data
 from ..networks.files import atomic_path, provenance, write_json
+from ..algorithms.geometry import Geometry
 from ..algorithms.maximum import match_levels, maximum_match
 from ..algorithms.minimal import minimal_matches
+from ..theory.match import Match
 from ..theory.reference import as_single
 from ..algorithms.simple import sample_simple_matches
 from ..networks.training import fast_recipe, load_network, train
@@ -149,6 +155,58 @@ def time_estimate(x, y, eps, repeats):
     return [{**row, "in_match": size} for row in rows]
 
 
+# %% ../../nbs/algorithms/15_speed.ipynb #b5000002
+def on_a_triangle(x, y):
+    "Vectors with the same inner products and at most as many inputs as neurons: the triangle of one QR factorisation."
+    r = np.linalg.qr(np.concatenate([x, y]).T, mode="r").T
+    return r[: len(x)], r[len(x) :]
+
+def from_products(gram, n_x, eps):
+    "The literal Algorithm 1 on inner products of unit vectors: a pseudo-inverse for each side in each round."
+    sides = [np.arange(n_x), np.arange(n_x, len(gram))]
+    before = None
+    while before != (before := [len(side) for side in sides]):
+        for k in (0, 1):
+            own, other = sides[k], sides[1 - k]
+            between = gram[np.ix_(other, own)]
+            inverse = np.linalg.pinv(gram[np.ix_(other, other)], rcond=1e-10, hermitian=True)
+            sides[k] = own[gram[own, own] - (between * (inverse @ between)).sum(0) <= eps**2 + 1e-10]
+    return Match(sides[0], sides[1] - n_x, n_x, len(gram) - n_x)
+
+def time_ladder(x, y, eps, repeats):
+    "Rows for one ε, and for fifty, from the literal algorithm to ours, one idea a rung. All rungs find the same."
+    grid = (np.arange(50) + 0.5) / 50
+    def fifty(geometry): return [maximum_match(geometry, eps=e) for e in grid]
+    def by_levels(levels): return [levels.match(e) for e in grid]
+    gram = lambda: Geometry.from_vectors(x, y)
+    ladders = {
+        "one eps": {"literal": lambda: reference.literal_maximum_match(x, y, eps),
+                    "literal, on the triangle of one QR": lambda: reference.literal_maximum_match(*on_a_triangle(x, y), eps),
+                    "literal, on the Gram matrix": lambda: from_products(gram().unit_gram.numpy(), len(x), eps),
+                    "deletions from one factor": lambda: maximum_match(gram(), eps=eps)},
+        "fifty eps": {"each by itself": lambda: [maximum_match(x, y, e) for e in grid],
+                      "one Gram matrix": lambda: fifty(gram()),
+                      "one peel, by levels": lambda: by_levels(match_levels(gram()))}}
+    rows = []
+    for work, rungs in ladders.items():
+        found = {name: run() for name, run in rungs.items()}
+        if any(one != next(iter(found.values())) for one in found.values()):
+            raise AssertionError(f"the rungs of {work} differ")
+        rows += paired({(name, "cpu"): (run, 1) for name, run in rungs.items()}, repeats, work=f"ladder, {work}",
+                       n=len(x), d=x.shape[1], eps=eps)
+    return rows + paired({("the Gram matrix alone", "cpu"): (gram, 1)}, repeats, work="ladder, one eps", n=len(x),
+                         d=x.shape[1], eps=eps)
+
+# %% ../../nbs/algorithms/15_speed.ipynb #b5000004
+def time_subsets(x, y, share, repeats):
+    "Rows for levels and minimal matches of the first n neurons of one layer, n from 64 on in steps of about 1.4."
+    rows = []
+    for n in (64, 96, 128, 192, 256, 384, 512):
+        if n > min(len(x), len(y)): break
+        some = x[:n], y[:n]
+        rows += time_all_eps(*some, 0, repeats) + time_minimal(*some, eps_for(*some, share), 0, 1)
+    return rows
+
 # %% ../../nbs/algorithms/15_speed.ipynb #6e5ab55c
 def eps_for(x, y, share):
     "The smallest ε, in hundredths, at which at least `share` of the neurons are in the maximum match."
@@ -273,9 +331,10 @@ def measure_wide(
 # %% ../../nbs/algorithms/15_speed.ipynb #91d51b3c
 PROFILES: dict[str, dict[str, Any]] = {  # tiny: for continuous integration, seconds
     "tiny": {"repeats": 1, "d": 400, "ds": [200, 400], "points": 2, "trials": 1, "share": 0.3, "largest": 64,
+             "ladder": 16,
              "memory": [("streamed", 16, 1000), ("held", 16, 1000)]},
     "full": {"repeats": 3, "d": 10_000, "ds": [1_000, 3_000, 10_000, 30_000, 100_000], "points": 2, "trials": 2,
-             "share": 0.6, "largest": 2000,
+             "share": 0.6, "largest": 2000, "ladder": 256,
              "memory": [(way, 256, d) for way in ("streamed", "held") for d in (1_000, 10_000, 100_000)]},
 }
 
@@ -300,6 +359,11 @@ def measure(
         new += time_minimal(x, y, eps_for(x, y, profile["share"]), profile["trials"] if n <= single else 0, 1)
         if n == min(sets): new += time_estimate(x, y, eps_for(x, y, profile["share"]), repeats)
         rows += [{**row, "layers": "+".join(layers), "series": "neurons"} for row in new]
+        if n == profile["ladder"]:
+            rows += [{**row, "layers": layers[0], "series": "ladder"} for row in time_ladder(x, y, 0.5, repeats)]
+        if n == single:
+            new = time_subsets(x, y, profile["share"], repeats)
+            rows += [{**row, "layers": layers[0], "series": "one layer"} for row in new]
         report(f"{n} + {n} neurons of {', '.join(layers)}, d = {x.shape[1]}")
     for d in profile["ds"]:
         x, y = (matrices[middle][:, :d] for matrices in drawn)
@@ -323,16 +387,95 @@ def write_results(
     write_json(out / "provenance.json", {**about, **provenance(devices()[-1])})
 
 # %% ../../nbs/algorithms/15_speed.ipynb #36942a59
-def digits_networks(folder, width=1.0, epochs=4):
-    "Two networks trained on the bundled digits (seeds 0 and 1), and the data; loaded where they are complete."
+def digits_networks(folder, width=1.0, epochs=4, seeds=(0, 1)):
+    "Networks trained on the bundled digits, and the data; loaded where they are complete."
     data = load_data("digits")
     return [train("vgg11", data, fast_recipe(epochs), seed, Path(folder) / f"seed-{seed}", width=width, progress=False)
-            for seed in (0, 1)], data
+            for seed in seeds], data
 
 def normalised(data, n=10_000):
     "Validation images, then training images, `n` in all, as the networks see them."
     images = torch.cat([data.validation_images[:n], data.train_images[:n]])[:n].float() / 255
     return (images - data.mean[:, None, None]) / data.std[:, None, None]
+
+# %% ../../nbs/algorithms/15_speed.ipynb #b5000006
+THREADS_SCRIPT = """
+import json, sys, time
+import numpy as np, torch
+from subspace_match import match_levels, minimal_matches
+if sys.argv[2] != "default": torch.set_num_threads(int(sys.argv[2]))
+arrays, eps, spent = np.load(sys.argv[1]), float(sys.argv[3]), {}
+x, y = arrays["x"], arrays["y"]
+match_levels(x[:8], y[:8])
+for name, work in (("levels", lambda: match_levels(x, y)), ("minimal matches", lambda: minimal_matches(x, y, eps))):
+    start = time.perf_counter()
+    work()
+    spent[name] = time.perf_counter() - start
+print(json.dumps(spent))
+"""
+
+def time_threads(
+    x, y, eps,
+    repeats: int,
+    threads=("default", "1", str(os.cpu_count())),
+    beside=(0, 1),   # how many other processes keep a core busy each
+):
+    "Rows of wall-clock seconds by threads and by what else runs, each in a process of its own, in turns."
+    plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder)/"xy.npz", x=x, y=y)
+        for repeat, others, setting in itertools.product(range(repeats), beside, threads):
+            load = os.getloadavg()[0]
+            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+            try:
+                command = [sys.executable, "-c", THREADS_SCRIPT, str(Path(folder)/"xy.npz"), setting, str(eps)]
+                said = subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout
+            finally:
+                for process in busy:
+                    process.kill()
+                    process.wait()
+            rows += [dict(series="threads", work=work, n=len(x), d=x.shape[1], eps=eps, threads=setting, beside=others,
+                          repeat=repeat, seconds=took, load=load) for work, took in json.loads(said).items()]
+    return rows
+
+def time_jobs(
+    networks: dict,   # name -> layer -> (d, neurons), as `compare` takes stored activations
+    repeats: int,
+    jobs=(1, os.cpu_count()),
+):
+    "Rows of wall-clock seconds of `compare` on all pairs, by `n_jobs`. The results must be the same."
+    alone = comparison.compare(networks, n_jobs=1, progress=False).area()
+    rows = []
+    for repeat, n_jobs in itertools.product(range(repeats + 1), jobs):   # the first of all starts the processes
+        load, start = os.getloadavg()[0], time.perf_counter()
+        found = comparison.compare(networks, n_jobs=n_jobs, progress=False).area()
+        took = time.perf_counter() - start
+        pd.testing.assert_frame_equal(found, alone)
+        if repeat: rows.append(dict(series="jobs", work="compare", n_jobs=n_jobs, repeat=repeat, seconds=took, load=load))
+    return rows
+
+def measure_parallel(
+    out: str | Path,       # folder; parallel.csv and parallel.json come into it
+    width: float = 0.5,
+    repeats: int = 3,
+    **options,             # of `time_threads`
+):
+    "Threads and processes, on five VGG11 trained for an epoch on the bundled digits. The machine should be idle."
+    trained, data = digits_networks("runs/speed-parallel", width, epochs=1, seeds=range(5))
+    networks, infos = zip(*trained)
+    images = normalised(data)
+    sets = layer_sets(list_layers(networks[0], images[:2]))
+    found = [activation_matrices(network, images, sets, dict.fromkeys(sets, 10_000)) for network in networks]
+    x, y = (matrices[max(n for n, layers in sets.items() if len(layers) == 1)] for matrices in found[:2])
+    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats, **options)
+    rows += time_jobs({str(k): {"+".join(sets[n]): z.T for n, z in matrices.items()}
+                       for k, matrices in enumerate(found)}, repeats)
+    with atomic_path(Path(out)/"parallel.csv") as part:
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+    about = {"data": data.title, "architecture": infos[0]["architecture"], "width": width, "cores": os.cpu_count(),
+             "accuracy": [info["validation_accuracy"] for info in infos]}
+    write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
 
 # %% ../../nbs/algorithms/15_speed.ipynb #e622c616
 def main(
@@ -341,11 +484,12 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    profile: str = "full",  # or tiny; wide-3072, wide-4096: only the wide models, see `WIDE`
+    profile: str = "full",  # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, processes
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
     "Measure the fast algorithms against the literal ones, and write the tables that the notebook 15_speed draws."
     if profile.startswith("wide-"): return measure_wide(profile.removeprefix("wide-"), out)
+    if profile == "parallel": return measure_parallel(out)
     settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     if first:
