@@ -245,7 +245,7 @@ def from_gram(
     gram = check_gram(gram, n_x)
     norms = gram.diagonal().sqrt()
     scale = torch.where(norms > 0, 1 / norms, 0)
-    unit = scale[:, None] * gram * scale
+    unit = (scale[:, None] * gram).mul_(scale)
     if affine:
         if sums is None or n_samples is None:
             raise ValueError("affine matches need sums and n_samples beside the Gram matrix")
@@ -257,9 +257,9 @@ def from_gram(
         if (mean.abs() > 1 + 1e-9).any():
             raise ValueError("sums and n_samples belong to other activations than gram: a mean is longer than its "
                              "vector")
-        unit = unit - mean[:, None] * mean
+        unit.addr_(mean, mean, alpha=-1)
         keep = unit.diagonal() > GRAM_TOLERANCE**2
-        unit = unit * keep[:, None] * keep
+        unit.mul_(keep[:, None]).mul_(keep)
     return Geometry(unit, n_x, norms, n_samples, affine)
 
 
@@ -273,14 +273,16 @@ def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N 
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
         raise ValueError(f"gram must be square; its shape is {tuple(gram.shape)}")
     if not 0 < n_x < len(gram): raise ValueError(f"n_x must lie between 1 and {len(gram) - 1}, got {n_x}")
-    if not gram.isfinite().all(): raise ValueError("gram holds NaN or infinite entries")
     diagonal = gram.diagonal()
     if (diagonal < 0).any():
         raise ValueError("gram has a negative diagonal entry; no vector has a negative squared length")
     size = diagonal.sqrt()
-    if ((gram - gram.T).abs() > 1e-9 * size[:, None] * size).any(): raise ValueError("gram is not symmetric")
-    if (gram.abs() > (1 + 1e-9) * size[:, None] * size).any():
-        raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
+    for i in range(0, len(gram), 256):  # a block of rows at a time: no second matrix
+        rows, most = gram[i : i + 256], size[i : i + 256, None] * size
+        if not rows.isfinite().all(): raise ValueError("gram holds NaN or infinite entries")
+        if ((rows - gram[:, i : i + 256].T).abs() > 1e-9 * most).any(): raise ValueError("gram is not symmetric")
+        if (rows.abs() > (1 + 1e-9) * most).any():
+            raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
     return gram
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e
@@ -411,9 +413,10 @@ def settled(
     "The `Span` of what is left, with all deletions worked in."
     k, ways = keep[span.own].nonzero()[:, 0], span.ways
     every = keep.nonzero()[:, 0]
-    table = span.table.index_select(0, k).index_select(1, every)
+    table = span.table[k[:, None], every]
     if len(span.left):
-        with threads_for(span.left[:, k].numel() * len(every)): table -= span.left[:, k].T @ span.right[:, every]
+        with threads_for(span.left[:, k].numel() * len(every)):
+            table.addmm_(span.left[:, k].T, span.right[:, every], alpha=-1)
     if t := span.used.shape[1]: ways = torch.linalg.qr(span.used, mode="complete").Q[:, t:].T @ ways
     return new_span(own, table, ways[:, k])._replace(now=span.now[k], peak=span.peak[k])
 
@@ -435,14 +438,15 @@ def fit_gram(
     noise: float,  # the norm of what rounding did to `gram`
 ) -> Fit | None:
     "`Fit` by a Cholesky factorisation of inner products; None where the z_j are not clearly independent."
-    size = gram.diagonal()[j].sqrt()[:, None]
-    rows = gram[j] / size
+    size, residual = gram.diagonal()[j].sqrt()[:, None], gram.diagonal().clone()
+    others = slice(own.start) if own.start else slice(own.stop, None)
+    rows = gram[j].div_(size)
     with threads_for(128 * rows.numel()):  # the work on a block of rows
         upper, failed = torch.linalg.cholesky_ex(rows[:, j] / size.T, upper=True)
         if failed: return None
-        rows = torch.linalg.solve_triangular(upper.T, rows, upper=False)
-        residual = gram.diagonal() - (rows**2).sum(0)
-        rows = torch.linalg.solve_triangular(upper, rows, upper=True)
+        explained = torch.linalg.solve_triangular(upper.T, rows[:, others], upper=False)
+        residual[others] -= torch.linalg.vecdot(explained, explained, dim=0)
+        rows[:, others] = torch.linalg.solve_triangular(upper, explained, upper=True)
         rows[:, j] = torch.cholesky_inverse(upper, upper=True)
     inverse = rows[:, j].diagonal()
     squared = noise * (1 + float((inverse / size[:, 0] ** 2).sum()))
@@ -589,7 +593,8 @@ class Pair(_Judged):
         "Work them in, and drop the neurons that are gone."
         keep, self.n_x = self.alive, int(self.alive[: self.n_x].sum())
         self.index, self.r, self.alive = self.index[keep], self.r[keep], self.alive[keep]
-        self.spans = tuple(settled(span, keep, own) for span, own in zip(self.spans, self.halves()))
+        for k, own in enumerate(self.halves()):  # one after the other: the old table goes before the next one comes
+            self.spans = self.spans[:k] + (settled(self.spans[k], keep, own),) + self.spans[k + 1 :]
 
     def keep(self) -> Annotated[Tensor, "N"]:
         "bool: who is left."
