@@ -4,18 +4,20 @@ folder.
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
-from test_readme import EXAMPLES, users_files  # noqa: F401, a fixture
+from test_readme import EXAMPLES, check_table, users_files  # noqa: F401, a fixture
 
 import subspace_match
 
@@ -37,10 +39,10 @@ def test_one_version():
     assert yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))["version"] == version
 
 
-def test_the_module_is_the_command():
-    asked = subprocess.run([sys.executable, "-m", "subspace_match", "--version"], capture_output=True, text=True,
-                           check=True)
-    assert asked.stdout == f"subspace-match {subspace_match.__version__}\n"
+def test_the_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["subspace_match", "--version"])
+    with pytest.raises(SystemExit) as end: runpy.run_module("subspace_match", run_name="__main__")
+    assert not end.value.code and capsys.readouterr().out == f"subspace-match {subspace_match.__version__}\n"
 
 
 def test_what_is_imported_is_required():
@@ -101,9 +103,14 @@ def test_the_distributions_are_fit_for_an_index(distributions):
                    capture_output=True)
 
 
+def install(distribution, python, *options):
+    "Install it without network; its requirements are there."
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+                    "--offline", "--python", python, *options, distribution], check=True, env=without_path())
+
+
 @CHECKOUT
-@pytest.mark.parametrize("kind", [0, 1], ids=["wheel", "sdist"])
-def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, kind, users_files, tmp_path):
+def test_the_wheel_runs_the_readme_in_an_empty_environment(distributions, users_files, tmp_path):
     """An environment that has the requirements, as they are installed here, and nothing else of this clone.
 
     So nothing is downloaded; that the requirements resolve is what the workflows show.
@@ -113,27 +120,36 @@ def test_a_distribution_runs_the_readme_in_an_empty_environment(distributions, k
     (Path(inside["purelib"])/"requirements.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
     python = Path(inside["scripts"])/Path(sys.executable).name
     if not python.exists(): python = Path(inside["scripts"])/("python.exe" if os.name == "nt" else "python")
-    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-                    "--offline",
-                    "--python", python, distributions[kind]], check=True, env=without_path())
+    install(distributions[0], python)
     origin = "import subspace_match, pathlib; print(pathlib.Path(subspace_match.__file__).parent)"
-    program = "\n".join([origin, *EXAMPLES])
+    command = Path(inside["scripts"])/("subspace-match.exe" if os.name == "nt" else "subspace-match")
+    asked = f"import subprocess; subprocess.run([{str(command)!r}, '--version'], check=True)"
+    program = "\n".join([origin, *EXAMPLES, asked])
     done = subprocess.run([python, "-W", "ignore", "-c", program], cwd=users_files, capture_output=True, text=True,
                           env=without_path() | {"MPLBACKEND": "Agg"})
     assert done.returncode == 0, done.stderr
-    place = Path(done.stdout.splitlines()[0])
-    assert place.is_relative_to(tmp_path) and (place/"py.typed").exists() and (users_files/"area.csv").exists()
-    command = Path(inside["scripts"])/("subspace-match.exe" if os.name == "nt" else "subspace-match")
-    assert command.exists()
-    if kind == 0:
-        asked = subprocess.run([command, "--version"], capture_output=True, text=True, check=True, env=without_path())
-        assert asked.stdout.strip() == f"subspace-match {subspace_match.__version__}"
-    for path in users_files.glob("similarity.*"): path.unlink()
+    said = done.stdout.splitlines()
+    assert said[-1] == f"subspace-match {subspace_match.__version__}"
+    place = Path(said[0])
+    assert place.is_relative_to(tmp_path) and (place/"py.typed").exists()
+    check_table(users_files, "layer1.0.relu")
+
+
+@CHECKOUT
+def test_the_sdist_installs_what_the_wheel_does(distributions, tmp_path):
+    "Every module byte by byte, and the same metadata, so what the wheel runs the sdist runs."
+    install(distributions[1], sys.executable, "--target", tmp_path/"sdist")
+    with zipfile.ZipFile(distributions[0]) as wheel:
+        names = {name for name in wheel.namelist() if not name.endswith(("/RECORD", "/WHEEL"))}
+        assert not {name for name in names if wheel.read(name) != (tmp_path/"sdist"/name).read_bytes()}
+    installed = {path.relative_to(tmp_path/"sdist").as_posix() for path in (tmp_path/"sdist").rglob("*.*")
+                 if path.is_file() and "__pycache__" not in path.parts}
+    assert {name for name in installed if name.endswith(".py")} == {name for name in names if name.endswith(".py")}
+    assert "subspace_match/py.typed" in names and any(name.endswith("/METADATA") for name in names)
 
 
 @CHECKOUT
 def test_the_description_has_no_relative_links(distributions):
-    import zipfile
     with zipfile.ZipFile(distributions[0]) as wheel:
         metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
         assert not any(name.startswith(("tests/", "nbs/")) for name in wheel.namelist())
