@@ -181,7 +181,8 @@ def time_ladder(x, y, eps, repeats):
     gram = lambda: Geometry.from_vectors(x, y)
     ladders = {
         "one eps": {"literal": lambda: reference.literal_maximum_match(x, y, eps),
-                    "literal, on the triangle of one QR": lambda: reference.literal_maximum_match(*on_a_triangle(x, y), eps),
+                    "literal, on the triangle of one QR":
+                        lambda: reference.literal_maximum_match(*on_a_triangle(x, y), eps),
                     "literal, on the Gram matrix": lambda: from_products(gram().unit_gram.numpy(), len(x), eps),
                     "deletions from one factor": lambda: maximum_match(gram(), eps=eps)},
         "fifty eps": {"each by itself": lambda: [maximum_match(x, y, e) for e in grid],
@@ -452,7 +453,8 @@ def time_jobs(
         found = comparison.compare(networks, n_jobs=n_jobs, progress=False).area()
         took = time.perf_counter() - start
         pd.testing.assert_frame_equal(found, alone)
-        if repeat: rows.append(dict(series="jobs", work="compare", n_jobs=n_jobs, repeat=repeat, seconds=took, load=load))
+        if repeat:
+            rows.append(dict(series="jobs", work="compare", n_jobs=n_jobs, repeat=repeat, seconds=took, load=load))
     return rows
 
 def measure_parallel(
@@ -466,11 +468,10 @@ def measure_parallel(
     networks, infos = zip(*trained)
     images = normalised(data)
     sets = layer_sets(list_layers(networks[0], images[:2]))
-    found = [activation_matrices(network, images, sets, dict.fromkeys(sets, 10_000)) for network in networks]
-    x, y = (matrices[max(n for n, layers in sets.items() if len(layers) == 1)] for matrices in found[:2])
-    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats, **options)
-    rows += time_jobs({str(k): {"+".join(sets[n]): z.T for n, z in matrices.items()}
-                       for k, matrices in enumerate(found)}, repeats)
+    n = max(n for n, layers in sets.items() if len(layers) == 1)
+    z = [activation_matrices(network, images, {n: sets[n]}, {n: 10_000})[n] for network in networks]
+    rows = time_threads(z[0], z[1], eps_for(z[0], z[1], 0.6), repeats, **options)
+    rows += time_jobs({str(k): {sets[n][0]: one.T} for k, one in enumerate(z)}, repeats)
     with atomic_path(Path(out)/"parallel.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
     about = {"data": data.title, "architecture": infos[0]["architecture"], "width": width, "cores": os.cpu_count(),
