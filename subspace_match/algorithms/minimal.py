@@ -147,18 +147,27 @@ FIRST = 8  # so many candidates are asked for at once in the beginning,
 MORE = 2  # this many times as many after each success,
 LESS = 4  # and this part of them after a failure
 
-def descend(
+def beginning(
     pair: Pair,  # the maximum match, without zero vectors
     eps: float,  # in [0, 1)
     group: Annotated[Tensor, "g"],  # indices of the neurons v whose minimal match is wanted
     order: Annotated[Tensor, "m"],  # indices of all its neurons, in the order in which they are tried
-):
-    "Yield (v's, match as a Pair) until every v of `group` has its minimal match: Algorithm 2 for all of them at once."
+) -> list:
+    "What `descend` begins with."
     alone = torch.eye(len(order), dtype=torch.bool, device=order.device)
-    stack = [(looked_at(Node(pair, group, order, alone), eps), FIRST, False, True)]
-    while stack:
+    return [(looked_at(Node(pair, group, order, alone), eps), FIRST, False, True)]
+
+
+def descend(
+    stack: list,  # of nodes, and how to go on with each
+    eps: float,  # in [0, 1)
+    nodes: int | None = None,  # stop when so many wait, until then the largest group goes first; None: never
+):
+    "Yield (v's, match as a Pair), until every v on the stack has its minimal match: Algorithm 2 for all at once."
+    while stack and len(stack) != nodes:
+        if nodes: stack.sort(key=lambda entry: len(entry[0].group))
         node, size, ahead, looked = stack.pop()
-        place = torch.arange(len(node.open), device=order.device)
+        place = torch.arange(len(node.open), device=node.open.device)
         if len(node.open) == 0:
             if len(node.group): yield node.group, node.pair
         elif node.doomed == 1 and not looked: stack.append((looked_at(node, eps), size, ahead, True))
@@ -183,13 +192,13 @@ def descend(
                 stack.append((narrowed(inside, group), size if node.doomed else MORE * k, ahead, False))
 
 
-def surely_minimal(pair, eps, group, order):
-    "Yield (v's, match as (N,) bool) for everyone in `group`; all of it passes, whatever the tables were worth."
-    for some, match in descend(pair, eps, group, order):
+def surely_minimal(stack, eps, pair, order, nodes=None):
+    "What `descend` yields, each match as (N,) bool; all of it passes, whatever the tables were worth."
+    for some, match in descend(stack, eps, nodes):
         if certain(match, eps): yield some, match.keep()
         else:
             again = Pair(pair.geometry, pair.keep(), cautious=True)
-            yield from ((v, m.keep()) for v, m in descend(again, eps, some, order))
+            yield from ((v, m.keep()) for v, m in descend(beginning(again, eps, some, order), eps))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #f6628b90
 def neuron_name(geometry, i):  # index among all N neurons
@@ -215,15 +224,21 @@ def prepare(x, y, eps, within, seed):
 
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
-def for_some(pair, eps, group, order): return list(surely_minimal(pair, eps, group, order))
+def for_some(*args): return list(surely_minimal(*args))
 
+
+NODES = 8  # so many for each process are found before they share them,
+TASKS = 2  # in so many portions each
 
 def for_everyone(pair, eps, order, n_jobs):
     "What `surely_minimal` yields for all neurons of `pair`, in so many processes."
-    if n_jobs == 1: return surely_minimal(pair, eps, pair.index, order)
-    parts = pair.index.tensor_split(2 * effective_n_jobs(n_jobs))
+    stack = beginning(pair, eps, pair.index, order)
+    if n_jobs == 1: return (yield from surely_minimal(stack, eps, pair, order))
+    n = effective_n_jobs(n_jobs)
+    yield from surely_minimal(stack, eps, pair, order, NODES * n)
     work = Parallel(n_jobs, return_as="generator_unordered")
-    return chain.from_iterable(work(delayed(for_some)(pair, eps, part, order) for part in parts))
+    parts = [stack[i :: TASKS * n] for i in range(TASKS * n)]
+    yield from chain.from_iterable(work(delayed(for_some)(part, eps, pair, order) for part in parts if part))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
 @threads_for()
@@ -257,7 +272,7 @@ def minimal_match(
     i += pair.geometry.n_x * (side == "y")
     if null[i]: return as_match(pair.geometry, torch.arange(len(null), device=null.device) == i)
     if not pair.keep()[i]: return None
-    [(_, match)] = surely_minimal(pair, eps, torch.tensor([i], device=null.device), order)
+    [(_, match)] = surely_minimal(beginning(pair, eps, torch.tensor([i], device=null.device), order), eps, pair, order)
     return as_match(pair.geometry, match)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
