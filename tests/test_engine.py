@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joblib import parallel_config
 
 import fuzz
 from subspace_match.theory import reference
 from subspace_match.theory.counterexamples import orthogonal_instance
+from subspace_match.algorithms import minimal
 from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
 from subspace_match.algorithms.maximum import match_levels, maximum_match
@@ -330,7 +332,18 @@ def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):
     assert len(before) == 6 and simple_matches(x, y, 0.5) == before
 
 
-def test_neurons_that_processes_share_get_the_same_matches():
+@pytest.mark.parametrize("nodes, tasks", [(None, None), (1, 1), (100, 5)])
+def test_neurons_that_processes_share_get_the_same_matches(nodes, tasks, monkeypatch):
+    "And no trial is made twice."
+    trials, tried = [], minimal.tried
+    monkeypatch.setattr(minimal, "tried", lambda *args: trials.append(1) or tried(*args))
+    if nodes: monkeypatch.setattr(minimal, "NODES", nodes), monkeypatch.setattr(minimal, "TASKS", tasks)
     x, y = correlated(20, 60)
-    alone = minimal_matches(x, y, 0.65)
-    assert len(set(alone.values())) > 10 and minimal_matches(x, y, 0.65, n_jobs=2) == alone
+    alone, once = minimal_matches(x, y, 0.65), len(trials)
+    with parallel_config(backend="threading"): together = minimal_matches(x, y, 0.65, n_jobs=2)
+    assert len(set(alone.values())) > 10 and together == alone and len(trials) == 2 * once
+
+
+def test_processes_find_the_same_matches():
+    x, y = correlated(20, 60)
+    assert minimal_matches(x, y, 0.65, n_jobs=2) == minimal_matches(x, y, 0.65)

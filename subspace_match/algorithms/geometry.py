@@ -625,9 +625,8 @@ def remainder(
         own = geometry.coordinates[i] / size
         rest = geometry.coordinates[k] - c.T @ own
         return Remainder(own @ rest.T, (rest**2).sum(1), torch.zeros_like(length), rounding)
-    gram = geometry.unit_gram[i]
-    product = gram[:, k] / size
-    slope = product - (gram[:, i] / size / size.T) @ c
+    product = geometry.unit_gram[i[:, None], k] / size
+    slope = product - geometry.unit_gram[i[:, None], i] @ (c / size) / size
     squared = geometry.unit_gram.diagonal()[k] - (c * (product + slope)).sum(0)
     return Remainder(slope, squared, geometry.gram_noise(len(pair.index)) * (1 + length**2), rounding)
 
@@ -644,13 +643,17 @@ def refined(
     least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.wear * pair.step
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
-        c = rows_of(span, j, other)[:, w - other.start]
-        e = remainder(pair, j + span.own.start, w, c)
-        if steps: inverse = rows_of(span, j, span.own)[:, j]
+        own = j + span.own.start
+        c = span.table[j[:, None], w] - span.left[:, j].T @ span.right[:, w]
+        e = remainder(pair, own, w, c)
+        if steps:
+            inverse, left, right = span.table[j[:, None], own], span.left[:, j], span.right[:, own]
+            def step_from(slope): return inverse @ slope - left.T @ (right @ slope)
+
         for _ in range(steps):
-            c = c + inverse @ e.slope
-            e = remainder(pair, j + span.own.start, w, c)
-            short = (e.slope * (inverse @ e.slope)).sum(0).clamp(min=0)
+            c = c + step_from(e.slope)
+            e = remainder(pair, own, w, c)
+            short = (e.slope * step_from(e.slope)).sum(0).clamp(min=0)
             least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding - step).clamp(min=0)
         cut = pair.cut * torch.linalg.vector_norm(c, dim=0)
         most[w] = (e.squared + e.error).clamp(min=0).sqrt() + e.rounding + cut
