@@ -345,7 +345,7 @@ def new_span(own, table, ways):
 def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slice(None)) -> Annotated[Tensor, "_ _"]:
     "The rows j (m, n) of the table by now, or some of their columns."
     rows = span.table[j, columns]
-    return rows - span.left[:, j].T @ span.right[:, columns] if len(span.left) else rows
+    return torch.addmm(rows, span.left[:, j].T, span.right[:, columns], alpha=-1) if len(span.left) else rows
 
 
 def ways_of(span, j=slice(None)):
@@ -644,7 +644,7 @@ def refined(
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
         own = j + span.own.start
-        c = span.table[j[:, None], w] - span.left[:, j].T @ span.right[:, w]
+        c = torch.addmm(span.table[j[:, None], w], span.left[:, j].T, span.right[:, w], alpha=-1)
         e = remainder(pair, own, w, c)
         if steps:
             inverse, left, right = span.table[j[:, None], own], span.left[:, j], span.right[:, own]
