@@ -18,9 +18,9 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pandas as pd
 import torch
@@ -34,9 +34,15 @@ from subspace_match.networks.files import (
     write_json,
 )
 
+if TYPE_CHECKING:   # matplotlib and torchvision are imported where they are used: --help shall not wait for them
+    from matplotlib.axes import Axes
+    from subspace_match.networks.data import ImageData
+    from subspace_match.networks.sources import Inputs
+    from subspace_match.networks.training import Recipe
+
 # %% ../nbs/networks/28_command_line.ipynb #2dc7d284
 def run_name(
-    data,                              # from `load_data`
+    data: "ImageData",                 # from `load_data`
     architecture: str,
     width: float = 1.0,
     data_folder: Path | None = None,   # of an image tree
@@ -81,7 +87,7 @@ def chosen_networks(
     return list(networks), (folders.pop() if len(folders) == 1 else "") or name
 
 # %% ../nbs/networks/28_command_line.ipynb #bda04a61
-def _key(*parts) -> str:
+def _key(*parts: Any) -> str:
     "Sixteen digits that stand for everything that a result depends on, this version of the library among it."
     return hashlib.sha256(json.dumps([__version__, *parts], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -97,13 +103,13 @@ DEFAULTS |= {"dead": "leave out", "rotate": False}
 def compare_pairs(
     networks: dict[str, torch.nn.Module | Mapping],
     about: dict[str, dict],         # from `open_networks`
-    data,                           # `Inputs`
+    data: "Inputs",
     cache: Path,                    # folder of finished pairs
     device: str | torch.device,
     n_jobs: int | None = None,      # pairs of layers at a time
     memory: float | None = None,    # bytes, see `compare`
     rotate: bool = False,           # areas after a rotation too
-    **choices,                      # layers, samples, drawn, draws, seed, affine, …: see `compare`
+    **choices: Any,                 # layers, samples, drawn, draws, seed, affine, …: see `compare`
 ) -> tuple[Comparison | None, dict[str, str]]:
     "All pairs, those that are missing computed in one pass; returns the comparison and the failures, by pair."
     if len(networks) < 2: raise ValueError(f"a comparison needs at least two networks, not {len(networks)}")
@@ -128,18 +134,18 @@ def compare_pairs(
     parts = [_finished(file) for file in files.values() if file.exists()] if is_first() else []
     return Comparison.join(parts) if parts else None, failures
 
-def _save_pair(pair, file, rotate):
+def _save_pair(pair: Comparison, file: Path, rotate: bool) -> None:
     "Keep a finished pair, without Gram matrices."
     if rotate: pair.area(rotate=True)
     pair.save(file, grams=False)
 
 @contextlib.contextmanager
-def pass_kept(folder: Path):
+def pass_kept(folder: Path) -> Iterator[Path]:
     "A folder in which a pass that is stopped is found again by the same command; it goes when the work is done."
     yield folder
     if is_first(): shutil.rmtree(folder, ignore_errors=True)
 
-def _finished(file):
+def _finished(file: Path) -> Comparison:
     "Read a finished pair."
     try: return Comparison.load(file)
     except ValueError as error: raise ValueError(f"{error}; delete it and run again") from error
@@ -150,13 +156,13 @@ GRID = tuple(round(0.02*i, 2) for i in range(1, 50))   # the curve over ε, besi
 def write_results(
     comparison: Comparison,
     about: dict[str, dict],
-    data,                 # `Inputs`
+    data: "Inputs",
     folder: Path,
     layers: list[str] | None,   # as they were asked for
     device: str | torch.device = "cpu",
     dead: str = "leave out",   # how dead neurons are read
     rotate: bool = False,      # areas after a rotation too
-):
+) -> None:
     "Areas, their means over pairs, similarities, levels, and `provenance.json`, each written atomically."
     write_csv(folder/"area.csv", comparison.area(dead, rotate=rotate))
     write_csv(folder/"area-over-pairs.csv", comparison.area(dead, rotate=rotate, over_pairs=True))
@@ -173,10 +179,10 @@ def write_results(
 # %% ../nbs/networks/28_command_line.ipynb #f4bbb644
 def check_results(
     folder: Path,                # where results shall be written
-    data,                        # `Inputs`, or from `load_data`
+    data: "Inputs | ImageData",
     networks: dict[str, dict],   # name -> what is known about a network
-    **choices,                   # layers, drawn, draws, affine, …, as they are asked for
-):
+    **choices: Any,              # layers, drawn, draws, affine, …, as they are asked for
+) -> None:
     """Raise `ValueError` where a folder holds results of other choices or networks, naming what differs; `OSError`
     where it can't be written.
     """
@@ -197,17 +203,17 @@ def check_results(
                          "or delete it")
 
 # %% ../nbs/networks/28_command_line.ipynb #36894965
-def _data(title, checksum):
+def _data(title: str, checksum: str) -> str:
     "A data set in a few words."
     return f"{title} ({checksum[:8]})"
 
-def _difference(there, asked):
+def _difference(there: dict, asked: dict | None) -> str:
     "What differs between a network of earlier results and the one of the same name, as far as both are known."
     if asked is None: return f"{there['name']} is there, not asked"
     different = [_changed(key, there[key], asked[key]) for key in there if key in asked and there[key] != asked[key]]
     return f"{there['name']}: {', '.join(different)}" if different else ""
 
-def _changed(key, there, asked):
+def _changed(key: str, there: Any, asked: Any) -> str:
     "A value that differs, in words; of a dict the entries that differ."
     if isinstance(there, dict) and isinstance(asked, dict):
         inside = {name: (there.get(name), asked.get(name)) for name in {**there, **asked}}
@@ -217,17 +223,18 @@ def _changed(key, there, asked):
     return f"{key.replace('_', ' ')} {there} there, {asked} asked"
 
 # %% ../nbs/networks/28_command_line.ipynb #6fecbcca
-def _title(networks, data, positions=None):
+def _title(networks: Iterable[dict], data: str, positions: int | None = None) -> str:
     "What a figure shows."
     kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "")
              for network in networks]
     return f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
 
-def _keep(ax, file):
+def _keep(ax: "Axes", file: Path) -> Path:
     "Write a figure; returns the file."
     from matplotlib import pyplot as plt
-    with atomic_path(file) as part: ax.figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
-    plt.close(ax.figure)
+    figure: Any = ax.figure
+    with atomic_path(file) as part: figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
     return file
 
 # %% ../nbs/networks/28_command_line.ipynb #a7826149
@@ -252,11 +259,11 @@ def draw_figures(
             _keep(figures.plot_eps(curve, title=title), folder/"similarity-by-eps.png"),
             _keep(figures.plot_heatmap(curve, title=title), folder/"similarity-by-depth-and-eps.png")]
 
-def _areas(file):
+def _areas(file: Path) -> pd.DataFrame | None:
     "A table of areas, or none."
     return read_csv(file) if file.exists() else None
 
-def _draw_grids(areas, folder, title):
+def _draw_grids(areas: pd.DataFrame, folder: Path, title: str) -> list[Path]:
     "A map of the areas of every layer with every layer for each pair of networks; returns the files."
     from subspace_match.networks import figures
     return [_keep(figures.plot_layer_grid(rows, title=f"{title}: {a} and {b}"), folder/f"area-{k}.png")
@@ -280,7 +287,7 @@ def draw_pieces(
     ax = draw(path, _title(origin["networks"].values(), f"{settings['data']}, {settings['images']} images"))
     return [] if ax is None else [_keep(ax, path.with_suffix(".png"))]
 
-def _draw_sizes(path, title):
+def _draw_sizes(path: Path, title: str) -> "Axes | None":
     "Sizes of simple matches, dead neurons apart; nothing where there is no match of more than one neuron."
     from subspace_match.experiments.pieces import read_table
     from subspace_match.networks import figures
@@ -290,13 +297,13 @@ def _draw_sizes(path, title):
     return figures.plot_simple_sizes(sizes.assign(group=sizes.layer + ", ε = " + sizes.eps.map("{:g}".format)),
                                      title=title)
 
-def _draw_dynamics(path, title):
+def _draw_dynamics(path: Path, title: str) -> "Axes | None":
     "Similarity along the training; nothing before the first piece."
     from subspace_match.experiments.pieces import plot_dynamics, read_table
     table = read_table(path)
     return plot_dynamics(table, title=title)[0] if len(table) else None
 
-def _draw_sheets(path, title):
+def _draw_sheets(path: Path, title: str) -> "Axes | None":
     "The images that excite the neurons of matches; nothing where no match was shown."
     from subspace_match.experiments.pieces import plot_sheets
     return plot_sheets(path, title=title).axes[0] if read_json(path.with_suffix(".json"))["pieces"] else None
@@ -311,7 +318,7 @@ def draw(
     return draw_pieces(results) if alone else draw_figures(results.parent)
 
 # %% ../nbs/networks/28_command_line.ipynb #e0efa4f5
-def report(comparison: Comparison, about: dict[str, dict], dead: str = "leave out"):
+def report(comparison: Comparison, about: dict[str, dict], dead: str = "leave out") -> None:
     "Print accuracies, the area of each layer with what belongs to it, and the mean similarity."
     for name, network in about.items():
         if network.get("validation_accuracy") is not None:
@@ -379,9 +386,9 @@ def csv_file(path: Path | None) -> Path | None:
     place(path and path.parent)
     return path
 
-def one_of(*words: str):
+def one_of(*words: str) -> Callable[[str], str]:
     "A check that a word is one of these. It raises `typer.BadParameter` for another one."
-    def check(word):
+    def check(word: str) -> str:
         if word not in words: raise typer.BadParameter(f"{word!r} is none of {', '.join(map(repr, words))}")
         return word
     return check
@@ -406,7 +413,7 @@ def device_here(name: str | None) -> str | None:
         raise typer.BadParameter(f"{name!r} cannot be used ({_line(error)}); choose cpu, or a GPU") from error
     return name
 
-def _line(error):
+def _line(error: BaseException) -> str:
     "What an error says, in one line."
     return str(error.args[0] if isinstance(error, KeyError) else error).partition("\n")[0]
 
@@ -416,7 +423,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                        "that was stopped goes on when it is given again.")
 
 # %% ../nbs/networks/28_command_line.ipynb #3de239f5
-def _path(**options):
+def _path(**options: Any) -> Any:
     "An option that takes a path, and no empty text."
     return typer.Option(parser=some_path, metavar="PATH", **options)
 
@@ -437,7 +444,7 @@ Device = Annotated[Optional[str],
                    typer.Option(callback=device_here, help="cpu, cuda, cuda:1", show_default="cuda where there is one")]
 
 # %% ../nbs/networks/28_command_line.ipynb #80aa36ff
-def _print_version(asked: bool):
+def _print_version(asked: bool) -> None:
     "Print the version and stop, where it was asked for."
     if asked:
         typer.echo(f"subspace-match {__version__}")
@@ -447,7 +454,7 @@ def _print_version(asked: bool):
 def _before_commands(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
                                           help="print the version")] = False,
-): pass
+) -> None: pass
 
 # %% ../nbs/networks/28_command_line.ipynb #547b4012
 Epochs = Annotated[Optional[int], typer.Option(min=1, help="of the one-cycle recipe", show_default="30, for digits 10")]
@@ -515,10 +522,10 @@ OutFile = Annotated[Optional[Path],
                           show_default="results/<command>/<data>-<arch>.csv")]
 
 # %% ../nbs/networks/28_command_line.ipynb #b91392c4
-def command(function):
+def command(function: Callable[..., None]) -> Callable[..., None]:
     "Make a command of a function: joins the processes of torchrun, and reports errors in one line with exit code 1."
     @functools.wraps(function)
-    def run(*args, **options):
+    def run(*args: Any, **options: Any) -> None:
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
         if several: dist.init_process_group()   # gloo for the CPU, NCCL for CUDA
         try:
@@ -539,46 +546,49 @@ def _device(name: str | None) -> torch.device:
     if not torch.cuda.is_available(): return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
-def _start(data, data_folder, image_size, title, root, arch, width, device, on_device=False):
+def _start(
+    data: str, data_folder: Path | None, image_size: int | None, title: str | None, root: Path, arch: str,
+    width: float | None, device: str | None, on_device: bool = False,
+) -> tuple["ImageData", float, torch.device]:
     "What commands begin with: the images, the width asked for or one that suits them, and the device."
     from subspace_match.networks.data import load_data
     images, where = load_data(data, data_folder, image_size, title, root), _device(device)
     suitable = 0.125 if data == "digits" and not arch.startswith("torchvision.") else 1.0
     return images.to(where) if on_device else images, _or(width, suitable), where
 
-def _drawn(drawn, positions):
+def _drawn(drawn: int | None, positions: int | None) -> int | None:
     "How many samples are drawn, also by the name of version 0.1, with a warning."
     if positions is None: return drawn
     warn("--positions is now --drawn; the old name goes with version 0.3", FutureWarning)
     return positions
 
-def _or(value, default):
+def _or(value: Any, default: Any) -> Any:
     "A value, 0 included; otherwise the default."
     return default if value is None else value
 
-def _wrote(*files: Path):
+def _wrote(*files: Path) -> None:
     "Name the files of a result."
     for file in files: say(f"wrote {file}")
 
-def _report(out: Path, failures: dict[str, str]):
+def _report(out: Path, failures: dict[str, str]) -> None:
     "Draw a result that grows by pieces, name its files, and then the pieces that failed."
     if is_first() and out.exists(): _wrote(out, *draw_pieces(out))
     _finish(failures)
 
-def _finish(failures: dict[str, str]):
+def _finish(failures: dict[str, str]) -> None:
     "Report failures by name; exit code 1 where there are any."
     for name, reason in failures.items(): typer.echo(f"failed: {name}: {reason}", err=True)
     if failures: raise typer.Exit(1)
 
 # %% ../nbs/networks/28_command_line.ipynb #ee12dd64
 def chosen_recipe(
-    data,                           # from `load_data`
+    data: "ImageData",              # from `load_data`
     arch: str,
     epochs: int | None,             # None: what suits the data
     learning_rate: float | None,    # likewise
     paper: bool,                    # the paper's recipe, which has both
     device: str | torch.device,
-):
+) -> "Recipe":
     "The recipe by which a command trains. Raises `ValueError` where two recipes are asked for at once."
     from subspace_match.networks.training import fast_recipe, paper_recipe
     if paper and {epochs, learning_rate} != {None}:
@@ -590,9 +600,9 @@ def chosen_recipe(
 
 # %% ../nbs/networks/28_command_line.ipynb #2096ffbd
 def train_networks(
-    data,                                # from `load_data`
+    data: "ImageData",                   # from `load_data`
     arch: str,
-    recipe,                              # from `chosen_recipe`
+    recipe: "Recipe",                    # from `chosen_recipe`
     folders: dict[int, Path],            # seed -> the run's folder
     width: float,
     snapshots: tuple[int, ...],
@@ -624,7 +634,7 @@ def train_command(
     learning_rate: LearningRate = None,
     paper: Paper = False, snapshots: Snapshots = "", runs: Runs = Path("runs"), device: Device = None,
     data_on_device: DataOnDevice = False, any_kernels: AnyKernels = False,
-):
+) -> None:
     "Train one network from each seed."
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device, data_on_device)
     folders = {seed: runs/run_name(images, arch, width, data_folder)/f"seed-{seed}" for seed in parse_seeds(seeds)}
@@ -644,7 +654,7 @@ def compare_command(
     dead: Dead = "leave out", folds: Folds = 5, chance: Chance = True, rotate: Rotate = False, grid: Grid = None,
     neuron_axis: NeuronAxis = None, memory: Memory = None, n_jobs: NJobs = None,
     runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None, positions: OldDrawn = None,
-):
+) -> None:
     "Compare all pairs of networks at all layers; write tables and figures."
     drawn = _drawn(drawn, positions)
     opened, about, chosen, name, usual, where = _networks_and_inputs(
@@ -655,8 +665,10 @@ def compare_command(
                      chance=chance, grid=grid, neuron_axis=neuron_axis))
 
 def _networks_and_inputs(
-    networks, data, data_folder, image_size, title, root, arch, width, seeds, inputs, model, runs, device,
-):
+    networks: Sequence[str | Path] | None, data: str, data_folder: Path | None, image_size: int | None,
+    title: str | None, root: Path, arch: str, width: float | None, seeds: str, inputs: str | None, model: str | None,
+    runs: Path, device: str | None,
+) -> tuple[dict[str, torch.nn.Module | Mapping], dict[str, dict], "Inputs", str, list[str] | None, torch.device]:
     "Networks, what is known of them, the inputs, what results are called, the usual layers, and the device."
     from subspace_match.networks.sources import inputs_for, is_foreign, open_networks, validation_inputs
     if networks and (inputs or model or any(map(is_foreign, networks))):
@@ -670,7 +682,10 @@ def _networks_and_inputs(
     return opened, about, validation_inputs(images, device=where), name, ["relu"], where
 
 # %% ../nbs/networks/28_command_line.ipynb #e1340394
-def _compare(opened, about, data, out, runs, device, n_jobs, memory, dead, rotate, **choices):
+def _compare(
+    opened: dict[str, torch.nn.Module | Mapping], about: dict[str, dict], data: "Inputs", out: Path, runs: Path,
+    device: torch.device, n_jobs: int | None, memory: float | None, dead: str, rotate: bool, **choices: Any,
+) -> dict[str, str]:
     "Compare, report, write, draw; returns failures by name."
     check_results(out, data, about, dead=dead, rotate=rotate, **choices)
     comparison, failures = compare_pairs(opened, about, data, runs/"pairs", device, n_jobs=n_jobs,
@@ -703,7 +718,7 @@ def diff_command(
                                             "it undecided")] = None,
     report: Annotated[Optional[Path], _path(callback=html_file, help="write the report, an HTML file")] = None,
     image_size: ImageSize = None, root: Root = Path("data"), device: Device = None,
-):
+) -> None:
     "What changed between two versions of a network: the layers that moved, and the neurons that moved most."
     from subspace_match.networks.changes import diff
     from subspace_match.networks.sources import fitting, inputs_for, open_networks
@@ -739,7 +754,7 @@ def measures_command(
     out: Annotated[Optional[Path], _path(callback=csv_file, help="the CSV to write, a JSON beside it",
                                          show_default="results/measures/<data>-<arch>.csv")] = None,
     device: Device = None,
-):
+) -> None:
     "Every similarity measure of the field for all pairs at all layers, with chance and interval; write a table."
     from subspace_match.networks.sources import fitting
     opened, about, chosen, name, usual, where = _networks_and_inputs(
@@ -780,7 +795,7 @@ def simple_command(
     rounds: Annotated[int, typer.Option(min=1, help="rounds of the randomised Algorithm 2")] = 3,
     seed: Annotated[int, typer.Option(help="decides the rounds")] = 0,
     every: Every = 1, runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
-):
+) -> None:
     "Estimate the simple matches of all pairs (paper, §5.2, Figure 2); write a table and a figure of their sizes."
     from subspace_match.experiments.pieces import simple
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
@@ -801,7 +816,7 @@ def dynamics_command(
                          typer.Option("--calibrate",
                                       help="give the batch norms of untrained networks the statistics of training "
                                            "images")] = False,
-):
+) -> None:
     "Compare the snapshots that runs have kept, along the training (Figure 4); write a table and a figure."
     from subspace_match.experiments.pieces import dynamics
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
@@ -821,7 +836,7 @@ def visualize_command(
     eps: Annotated[float, typer.Option(callback=one_eps, help="of the matches")] = 0.5,
     n: Annotated[int, typer.Option(min=1, help="matches for each layer")] = 2,
     runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
-):
+) -> None:
     "Find the images that most excite the neurons of small simple matches (Figures 5, 6); write a table and a figure."
     from subspace_match.experiments.pieces import visualize
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
@@ -842,7 +857,7 @@ def stitch_command(
     out: Annotated[Optional[Path], _path(callback=csv_file, help="the CSV to write, a JSON beside it",
                                          show_default="results/stitching/<data>-<arch>.csv")] = None,
     device: Device = None,
-):
+) -> None:
     "Let each network answer with another one's layers, beside controls; write a table."
     from subspace_match.experiments.pieces import stitching
     chosen, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
@@ -856,7 +871,7 @@ def stitch_command(
 @command
 def figures_command(
     results: Annotated[Path, typer.Argument(help="a folder of compare, or the CSV of simple, dynamics or visualize")],
-):
+) -> None:
     "Draw the figures of results again."
     files = draw(results)
     if not files: say(f"{results} has nothing to draw: no simple match of more than one neuron")
@@ -868,7 +883,7 @@ def report_command(
     results: Annotated[Path, typer.Argument(help="a folder of compare, or a file of Comparison.save")],
     out: Annotated[Optional[Path], _path(callback=html_file, help="the HTML file to write",
                                          show_default="report.html in the folder")] = None,
-):
+) -> None:
     "Write results as one HTML file that opens without network: layers, neurons, words, provenance."
     from subspace_match.networks.report import report_results
     _wrote(report_results(results, out))
@@ -886,7 +901,7 @@ def reproduce(
     rotate: Rotate = False, grid: Grid = None, neuron_axis: NeuronAxis = None, memory: Memory = None,
     n_jobs: NJobs = None, runs: Runs = Path("runs"), out: OutFolder = None, device: Device = None,
     data_on_device: DataOnDevice = False, any_kernels: AnyKernels = False, positions: OldDrawn = None,
-):
+) -> None:
     "The main job: train from several seeds, compare all pairs at all layers, write tables and figures."
     from subspace_match.networks.sources import open_networks, validation_inputs
     from subspace_match.networks.training import run_identity
@@ -913,9 +928,10 @@ def reproduce(
     else: say("fewer than two trained networks: there is nothing to compare")
     _finish(failures)
 
-def main(**options):
+def main(**options: Any) -> None:
     "The command; a letter that the output's encoding lacks becomes a question mark (Windows, output into a file)."
-    for stream in (sys.stdout, sys.stderr): stream.reconfigure(errors="replace")
+    streams: list[Any] = [sys.stdout, sys.stderr]
+    for stream in streams: stream.reconfigure(errors="replace")
     app(**options)
 
 if __name__ == "__main__" and "__file__" in globals(): main()   # not inside a notebook

@@ -132,7 +132,7 @@ def test_the_wheel_runs_the_readme_in_an_empty_environment(distributions, users_
     assert said[-1] == f"subspace-match {subspace_match.__version__}"
     place = Path(said[0])
     assert place.is_relative_to(tmp_path) and (place/"py.typed").exists()
-    check_table(users_files, "layer1.0.relu")
+    check_table(users_files, "layer1.0.relu", layers=18)
 
 
 @CHECKOUT

@@ -1,6 +1,7 @@
 """The README's examples run as they stand there, its claims are those of the data, and what it links to exists."""
 import json
 import re
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -60,16 +61,16 @@ class FunctionalResNet(torchvision.models.ResNet):
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def functional_resnet18(num_classes):
-    model = FunctionalResNet(FunctionalBlock, [2, 2, 2, 2], num_classes)
+def functional_resnet(num_classes):
+    model = FunctionalResNet(FunctionalBlock, [1, 1, 1, 1], num_classes)
     for module in model.modules(): module.__dict__["_modules"].pop("relu", None)
     return model
 
 
-def check_table(folder, layer):
-    "What the README's ten lines write: a layer for each activation function, with interval, chance and held-out value."
+def check_table(folder, layer, layers):
+    "What the README's ten lines write: a row for each activation function, with interval, chance and held-out value."
     table = pd.read_csv(folder/"area.csv")
-    assert table.layer.nunique() == 18 and set(table.network_a) == {"first"}
+    assert table.layer.nunique() == layers and set(table.network_a) == {"first"}
     assert layer in set(table.layer) and "fc (input)" in set(table.layer)
     values = table[["area", "low", "high", "chance", "held_out"]]
     assert ((0 <= values) & (values <= 1)).all(axis=None)
@@ -78,14 +79,16 @@ def check_table(folder, layer):
 
 
 @pytest.mark.filterwarnings("ignore:too few different inputs")
-def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, monkeypatch):
-    """From weights to a plot with area, interval, chance and held-out value, in the README's ten lines, here of
-    functions. Of modules, as the README has them, `test_package` runs them, from the wheel.
+def test_an_own_comparison_leads_to_a_table_and_a_plot(users_files, tmp_path, monkeypatch):
+    """From weights to a plot with area, interval, chance and held-out value, in the README's ten lines, here with
+    functions in a smaller network. `test_package` runs them as they stand there, from the wheel.
     """
-    monkeypatch.chdir(users_files)
-    monkeypatch.setattr(torchvision.models, "resnet18", functional_resnet18)
+    shutil.copytree(users_files/"images", tmp_path/"images")
+    for name in ("first", "second"): torch.save(functional_resnet(10).state_dict(), tmp_path/f"{name}.pt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torchvision.models, "resnet18", functional_resnet)
     run(OWN_COMPARISON)
-    check_table(users_files, "layer1.0.relu (function)")
+    check_table(tmp_path, "layer1.0.relu (function)", layers=10)
     legend = {text.get_text() for text in plt.gcf().axes[0].get_legend().get_texts()}
     assert {"area", "95 % (images)", "chance", "held out"} <= legend
     plt.close("all")

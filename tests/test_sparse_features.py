@@ -1,10 +1,12 @@
 """Features of sparse autoencoders: found alone, in a group, or not at all, where they were planted."""
+import numpy as np
 import pytest
 import torch
 
 from subspace_match import Match, is_match
 from subspace_match.experiments.sparse_features import (SparseAutoencoder, explained, features_of, fit_autoencoder,
-                                                          reproduced)
+                                                          reproduced, sparse_features)
+from subspace_match.networks.data import load_data
 
 
 def sparse(seed, n, inputs=400, positions=1, share=0.3):
@@ -96,3 +98,10 @@ def test_seed_and_scale():
 def test_errors(active):
     with pytest.raises(ValueError, match="cannot be active"): SparseAutoencoder(6, 20, active)
     with pytest.raises(ValueError, match="zero"): fit_autoencoder(torch.zeros(10, 4), 8, 2)
+
+
+def test_stored_activations_are_refused(tmp_path):
+    for name in "ab": np.save(tmp_path/f"{name}.npy", np.ones((5, 3)))
+    with pytest.raises(ValueError, match="stored activations can't be run on images"):
+        sparse_features([tmp_path/"a.npy", tmp_path/"b.npy"], load_data("digits", root=tmp_path), tmp_path/"out.csv",
+                        ["fc"], features=4, active=2)

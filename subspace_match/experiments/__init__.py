@@ -1,7 +1,7 @@
 """What the paper measured, and what goes beyond it. Knows theory, algorithms and networks."""
 
 
-def __getattr__(name):  # the names that `subspace_match.experiments` had while it was a single module
+def __getattr__(name: str) -> object:  # the names that `subspace_match.experiments` had while it was a single module
     import warnings
     from importlib import import_module
     pieces = import_module(".pieces", __name__)

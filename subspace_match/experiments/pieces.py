@@ -8,10 +8,11 @@ __all__ = ['DYNAMICS_EPS', 'ONLY_WITH_FOLDS', 'MOST_LISTED', 'match_rows', 'neur
 # %% ../../nbs/experiments/30_experiments.ipynb #1aff5752
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,16 @@ import torch
 from filelock import FileLock
 from matplotlib import pyplot as plt
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..networks.activations import list_layers, record, select_layers
-from ..networks.comparison import compare
+from ..networks.comparison import Comparison, compare
 from ..networks.data import ImageData, validation_loader
 from ..networks.exciting import contact_sheet, exciting_images, receptive_field
 from subspace_match.networks.files import (
     atomic_path, check_room, is_first, provenance, read_json, say, write_csv, write_json,
 )
+from ..networks.layer_pairs import LayerPair
 from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
 from ..networks.models import build_model
@@ -42,7 +45,7 @@ class ResultFile:
     settings: dict              # what every piece depends on, as JSON would give it back
     networks: dict[str, dict]   # name -> what is known about a network (`about`)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.path.suffix != ".csv": raise ValueError(f"a result is a .csv with a .json beside it, not {self.path}")
 
     @property
@@ -73,7 +76,7 @@ class ResultFile:
         table = read_table(self.path)
         return table[table.piece.isin(finished.keys())]
 
-    def add(self, piece: str, rows: pd.DataFrame, facts: dict, device: str | torch.device = "cpu"):
+    def add(self, piece: str, rows: pd.DataFrame, facts: dict, device: str | torch.device = "cpu") -> None:
         "Write a finished piece. Several processes may add pieces to one result."
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
@@ -87,7 +90,7 @@ class ResultFile:
             write_json(self.origin, {"settings": self.settings, "networks": known | self.networks, "pieces": finished,
                                      **provenance(device)})
 
-def _differences(found, asked, what):
+def _differences(found: dict, asked: dict, what: str) -> list[str]:
     "What differs between two dicts, in words."
     return [f"{what}: {key} is {found.get(key)} there, {asked.get(key)} asked"
             for key in sorted({*found, *asked}) if found.get(key) != asked.get(key)]
@@ -160,7 +163,8 @@ def dynamics_pairs(
     epochs, pairs = {run: epochs_of(run) for run in runs}, {}
     if not any(0 in known for known in epochs.values()):
         raise ValueError("no run has kept its untrained network; train with --snapshots 0,1,2,4")
-    def add(a, i, b, j, kind): pairs[checkpoint(a, i), checkpoint(b, j)] = {"kind": kind, "epoch_a": i, "epoch_b": j}
+    def add(a: Path, i: int, b: Path, j: int, kind: str) -> None:
+        pairs[checkpoint(a, i), checkpoint(b, j)] = {"kind": kind, "epoch_a": i, "epoch_b": j}
     for a, b in itertools.combinations(runs, 2):
         for epoch in sorted({*epochs[a]} & {*epochs[b]}): add(a, epoch, b, epoch, "same epoch")
     for a in runs:
@@ -175,7 +179,7 @@ DYNAMICS_EPS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)   # ε: the 
 ONLY_WITH_FOLDS = ["low", "high", "chance", "held_out", "inputs"]
 
 # %% ../../nbs/experiments/30_experiments.ipynb #406fdfa0
-def _opened(specs, device) -> tuple[dict[str, nn.Module], dict[str, dict]]:
+def _opened(specs: Sequence[str | Path], device: str | torch.device) -> tuple[dict[str, nn.Module], dict[str, dict]]:
     "`open_networks`, for what runs the networks. Raises `ValueError` for stored activations."
     opened, about = open_networks(specs, device)
     networks = {name: network for name, network in opened.items() if isinstance(network, nn.Module)}
@@ -213,7 +217,7 @@ def dynamics(
         if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
     everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
                          lazy=True, folds=0, chance=False)
-    def rows(pair, kind):
+    def rows(pair: tuple[str, str], kind: dict) -> tuple[pd.DataFrame, dict]:
         both = everything.only(*pair)
         rows = both.similarity(DYNAMICS_EPS, dead="include").drop(columns=ONLY_WITH_FOLDS)
         areas = both.area(dead="leave out").set_index("layer").area
@@ -223,16 +227,16 @@ def dynamics(
 
 CALIBRATION_IMAGES = 2500
 
-def _calibrated(network, data, device):
+def _calibrated(network: nn.Module, data: ImageData, device: str | torch.device) -> nn.Module:
     """An untrained network whose batch norms normalise: with the means of 0 and variances of 1 that it starts with they
     don't.
     """
     return calibrated(network, mixed_loader(data, "train", CALIBRATION_IMAGES, device=device))
 
-def _earliest_first(pairs):
+def _earliest_first(pairs: dict[tuple[str, str], dict]) -> list[str]:
     "The checkpoints in some pairs, by epoch, so that the earlier one of a pair is side x."
     epochs = {name: kind[key] for pair, kind in pairs.items() for name, key in zip(pair, ("epoch_a", "epoch_b"))}
-    return sorted(epochs, key=epochs.get)
+    return sorted(epochs, key=epochs.__getitem__)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #9b00abdc
 def living(
@@ -277,7 +281,8 @@ def match_rows(matches: list[Match]) -> pd.DataFrame:
     >>> match_rows([Match([0, 2], [1])])[["size", "neurons_x"]].to_dict("records")
     [{'size': 3, 'neurons_x': '0 2'}]
     """
-    def names(neurons, match): return " ".join(map(str, neurons)) if len(match) <= MOST_LISTED else None
+    def names(neurons: np.ndarray, match: Match) -> str | None:
+        return " ".join(map(str, neurons)) if len(match) <= MOST_LISTED else None
     return pd.DataFrame([{"size": len(match), "size_x": len(match.x), "size_y": len(match.y),
                           "neurons_x": names(match.x, match), "neurons_y": names(match.y, match)} for match in matches])
 
@@ -329,14 +334,15 @@ def simple(
     pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed) for name, piece in missing.items()}
     return complete(result, pieces, device)
 
-def _refuse_few_samples(pairs):
+def _refuse_few_samples(pairs: Iterable[LayerPair]) -> None:
     "Raise `ValueError` where the samples span so little that everything matches."
     few = {f"{pair.layer} has {pair.d} samples for {pair.n_x} + {pair.n_y} neurons"
            for pair in pairs if pair.d <= min(pair.n_x, pair.n_y)}
     if few: raise ValueError(f"everything matches where {', '.join(sorted(few))}; use more images")
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2cbc58e6
-def _simple_piece(everything, layer, a, b, eps, rounds, seed):
+def _simple_piece(everything: Comparison, layer: str, a: str, b: str, eps: float, rounds: int, seed: int
+                  ) -> tuple[pd.DataFrame, dict]:
     "Rows and facts of one pair, layer and ε."
     pair, maximum = everything.layer_pair(layer, a, b), everything.maximum_match(layer, a, b, eps)
     sampled = everything.simple_matches(layer, a, b, eps, rounds=rounds, seed=seed)
@@ -355,7 +361,7 @@ def mixed_loader(
     n: int,                                # so many images at most
     seed: int = 0,                         # decides which, and their order
     device: str | torch.device = "cpu",
-):
+) -> DataLoader:
     "Some images of a part in mixed order, with their labels, without augmentation, in batches of 250."
     images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n].to(images.device)
@@ -387,12 +393,12 @@ def stitching(
     needed = {name: network for name, network in opened.items() if any(name in pair for pair in missing)}
     before = {f"{name} untrained": _before(about[name], fit, device) for name in needed if "seed" in about[name]}
     everything = compare(needed | before, fit, list(layers), lazy=True, folds=0, chance=False)
-    def piece(a, b):
+    def piece(a: str, b: str) -> tuple[pd.DataFrame, dict]:
         control = f"{b} untrained" if f"{b} untrained" in before else None
         return everything.stitch(everything.layers, a, b, test, untrained=control, seed=seed), {}
     return complete(result, {" | ".join(pair): partial(piece, *pair) for pair in missing}, device)
 
-def _before(about, loader, device):
+def _before(about: dict, loader: Iterable, device: str | torch.device) -> nn.Module:
     "A network before its training, batch norm calibrated."
     data = about["data"]
     network = build_model(about["architecture"], data["n_classes"], data["in_channels"], about["width"], about["seed"])
@@ -420,7 +426,7 @@ def chosen_matches(
 # %% ../../nbs/experiments/30_experiments.ipynb #64cd4182
 def _layers_with_matches(
     network: nn.Module,
-    example,             # a batch
+    example: Any,        # a batch
     layers: list[str],   # types of module, names, globs
     there: list[str],    # layers that have matches
     what: str,           # for the error: whose matches, and where
@@ -470,7 +476,8 @@ def visualize(
     return complete(result, pieces, device)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #fb2172f4
-def _visualize_piece(networks, data, layer, match, sheet, device):
+def _visualize_piece(networks: Iterable[nn.Module], data: ImageData, layer: str, match: Any, sheet: Path,
+                     device: str | torch.device) -> tuple[pd.DataFrame, dict]:
     "The table of one match; writes its sheet."
     tables, neurons = [], (match.neurons_x, match.neurons_y)
     for network, side, numbers in zip(networks, "xy", neurons):
@@ -514,6 +521,6 @@ def plot_sheets(
                     fontsize=9)
     return figure
 
-def _neurons(match):
+def _neurons(match: Mapping[str, str]) -> list[str]:
     "The neurons of a match, as a figure calls them."
     return [f"${side}_{{{neuron}}}$" for side in "xy" for neuron in match[f"neurons_{side}"].split()]

@@ -21,7 +21,7 @@ import torch
 import typer
 from torch import nn
 
-from ..networks.comparison import compare
+from ..networks.comparison import Comparison, compare
 from .pieces import ResultFile, complete
 from ..networks.files import file_checksum
 
@@ -87,7 +87,7 @@ MEAN_RADII = 0.9 + 0.65*torch.arange(4, dtype=torch.float64)
 ANGLES = (torch.arange(8, dtype=torch.float64) + 0.5)*math.pi/8
 PAIR = torch.tensor([[0, 1, 2, 3], [1, 4, 5, 6], [2, 5, 7, 8], [3, 6, 8, 9]])   # number of a pair of elements
 
-def _fades(r, cutoff):
+def _fades(r: torch.Tensor, cutoff: float) -> torch.Tensor:
     "1 at distance 0, 0 from `cutoff` on."
     return torch.where(r < cutoff, 0.5*torch.cos(math.pi*r/cutoff) + 0.5, 0)
 
@@ -141,7 +141,7 @@ def molecules(
     whole = sorted((torch.cat(some) for some in rows), key=len)
     return [_padded(whole[k:k + BATCH]) for k in range(0, len(whole), BATCH)]
 
-def _padded(rows):
+def _padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     "A batch of molecules, and which places hold an atom."
     counts = torch.tensor([len(row) for row in rows])
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -155,7 +155,7 @@ def compare_potentials(
     element: str,
     batches: list,                               # from `molecules`
     members: Sequence[int] = range(MEMBERS),
-):
+) -> Comparison:
     "The `Comparison` of the members of both ensembles."
     networks = {f"{name} {k}": read_potential(wheel, name, k, element) for name in ENSEMBLES for k in members}
     return compare(networks, batches, layers="CELU", mask=lambda batch: batch[1], folds=FOLDS, progress=False)
@@ -185,7 +185,7 @@ def main(
     out: Path = Path("results/potentials/areas.csv"),   # grows by one element at a time; its JSON lies beside it
     root: Path = Path("data"),                          # the wheel is kept here
     elements: str = "".join(ELEMENTS),                  # some of these letters
-):
+) -> None:
     "Compare all pairs of the sixteen potentials for each element: half an hour of one core."
     wheel = fetch_potentials(root)
     settings = {"networks": "ANI-1x and ANI-1ccx, eight each, from torchani 1.2", "wheel_checksum": CHECKSUM,

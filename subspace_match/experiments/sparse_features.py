@@ -18,12 +18,11 @@ from torch import nn
 from ..algorithms.geometry import Geometry
 from ..algorithms.maximum import match_levels
 from ..algorithms.minimal import minimal_matches
-from .pieces import ResultFile, complete, data_settings, mixed_loader
+from .pieces import ResultFile, _opened, complete, data_settings, mixed_loader
 from ..networks.data import ImageData, load_data
 from ..networks.layers import neuron_matrix, record
 from ..networks.models import build_model
 from ..networks.stitching import calibrated
-from ..networks.sources import open_networks
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #d0c3835a
 class SparseAutoencoder(nn.Module):
@@ -107,12 +106,12 @@ def features_of(model: SparseAutoencoder | None, samples: torch.Tensor) -> torch
     return codes.permute(2, 0, 1)
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #66e3ecf1
-def _gram(x, y, inputs):
+def _gram(x: torch.Tensor, y: torch.Tensor, inputs: slice) -> torch.Tensor:
     "Inner products of the features of both sides on some inputs, float64."
     z = torch.cat([side[:, inputs].flatten(1) for side in (x, y)]).double()
     return z @ z.T
 
-def _distance(fit, test, neuron, group):
+def _distance(fit: torch.Tensor, test: torch.Tensor, neuron: int, group: torch.Tensor) -> float:
     "Relative distance of a neuron from a combination of `group`, fitted on one Gram matrix, measured on the other."
     if not len(group): return 1.0
     c = torch.linalg.lstsq(fit[group][:, group], fit[group, neuron][:, None], driver="gelsd").solution[:, 0]
@@ -171,7 +170,7 @@ def reproduced(
 _COLUMNS = ["eps", "side", "feature", "active", "alone", "level", "chance", "kind", "size_x", "size_y", "held_out",
             "random"]
 
-def _nearest(geometry):
+def _nearest(geometry: Geometry) -> list[float]:
     "Relative distance of each neuron to the nearest single neuron of the other side."
     cosines = geometry.unit_gram/geometry.unit_gram.diagonal().sqrt().outer(geometry.unit_gram.diagonal().sqrt())
     across = cosines[:geometry.n_x, geometry.n_x:].abs()
@@ -179,6 +178,8 @@ def _nearest(geometry):
     return (1 - nearest**2).sqrt().tolist()
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #c806c0c3
+Side = tuple[str, int | None]   # a network, and the seed of its autoencoder; None: its neurons
+
 def sparse_features(
     runs: Sequence[str | Path],     # two trained networks, as `open_network` takes them
     data: ImageData,
@@ -195,7 +196,7 @@ def sparse_features(
 
     Returns failures by name; raises `ValueError` for another number of networks or a path with other results.
     """
-    opened, about = open_networks(runs)
+    opened, about = _opened(runs, "cpu")
     if len(opened) != 2: raise ValueError(f"features are compared between two networks, not {len(opened)}")
     settings = {**data_settings(data, 1), "features": features, "active": active, "steps": steps,
                 "fit_images": fit_images, "images": images, "eps": list(eps)}
@@ -205,7 +206,7 @@ def sparse_features(
     known, channels = about[second], data.train_images.shape[1]
     before = build_model(known["architecture"], len(data.classes), channels, known["width"], known["seed"])
     networks, found = {first: a, second: b, "untrained": calibrated(before, fit)}, {}
-    def codes(layer, network, seed):
+    def codes(layer: str, network: str, seed: int | None) -> tuple[torch.Tensor, float]:
         if (layer, network, seed) not in found:
             samples = layer_samples(networks[network], test, layer)
             model, share = None, 1.0
@@ -215,7 +216,7 @@ def sparse_features(
                 share = explained(model, samples.flatten(0, 1))
             found[layer, network, seed] = features_of(model, samples), share
         return found[layer, network, seed]
-    def piece(layer, kind, one, other):
+    def piece(layer: str, kind: str, one: Side, other: Side) -> tuple[pd.DataFrame, dict]:
         (x, share_x), (y, share_y) = codes(layer, *one), codes(layer, *other)
         facts = {"layer": layer, "pair": kind, "explained_x": share_x, "explained_y": share_y}
         return reproduced(x, y, eps).assign(layer=layer, pair=kind), facts
@@ -227,7 +228,7 @@ def sparse_features(
               for layer in layers for kind, one, other in pairs}
     return complete(result, pieces)
 
-def _call(side):
+def _call(side: Side) -> str:
     "A network and its autoencoder in words."
     return f"{side[0]}, {'neurons' if side[1] is None else f'autoencoder {side[1]}'}"
 
@@ -238,7 +239,7 @@ def main(
     layers: Annotated[list[str], typer.Option(help="may be given several times")],
     data: str = "digits", data_folder: Optional[Path] = None, title: Optional[str] = None, root: Path = Path("data"),
     features: int = 256, active: int = 8,
-):
+) -> None:
     "What becomes of the features of sparse autoencoders from one seed to another; a table."
     torch.set_num_threads(1)
     images = load_data(data, data_folder, title=title, root=root)

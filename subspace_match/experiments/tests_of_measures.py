@@ -8,7 +8,7 @@ __all__ = ['SPOILT', 'SIZES']
 # %% ../../nbs/experiments/36a_tests_of_measures.ipynb #611b5b38
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import typer
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -33,7 +35,7 @@ from ..networks.stitching import _as_output, affine_map, calibrated, changed
 from ..networks.training import fast_recipe, train
 
 # %% ../../nbs/experiments/36a_tests_of_measures.ipynb #28108cd5
-def _changed(data, images, labels, what):
+def _changed(data: ImageData, images: torch.Tensor, labels: torch.Tensor, what: str) -> ImageData:
     "The same validation images, other training images or labels; title and checksum say so."
     checksum = tensor_checksum(images, labels, data.validation_images, data.validation_labels)
     return replace(data, train_images=images, train_labels=labels, title=f"{data.title}, {what}", checksum=checksum)
@@ -77,7 +79,7 @@ SIZES = {   # how many standard networks, and of each group; images and epochs t
 }
 
 # %% ../../nbs/experiments/36a_tests_of_measures.ipynb #b1616681
-def _some(images, labels, n):
+def _some(images: torch.Tensor, labels: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     "So many images, at random but always the same."
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
     return images[order], labels[order]
@@ -98,7 +100,7 @@ def train_all(
 ) -> dict[tuple[str, float], list[nn.Module]]:
     "Networks by test and degree, trained or loaded."
     networks = {}
-    def group(name, changed, epochs, seeds):
+    def group(name: str, changed: ImageData, epochs: int, seeds: range) -> list[nn.Module]:
         recipe = fast_recipe(epochs, 0.1, 64)
         return [train("vgg11", changed, recipe, seed, runs/f"{name}-{seed}", size["width"], progress=progress)[0]
                 for seed in seeds]
@@ -119,7 +121,7 @@ def train_all(
 ALL = (*MEASURES, *SAMPLE_MEASURES)
 IMAGES, IMAGES_OF_KERNELS = 1_000, 200   # that the measures see
 
-def features(network: nn.Module, loader) -> dict[str, torch.Tensor]:
+def features(network: nn.Module, loader: Iterable) -> dict[str, torch.Tensor]:
     "For each ReLU the activations averaged over positions, (neurons, images) float64; and the outputs' probabilities."
     names = [name for name, module in network.named_modules() if isinstance(module, nn.ReLU)]
     batches = [record(network, batch, [*names, "output"]) for batch in loader]
@@ -156,7 +158,7 @@ def groups_table(groups: dict[tuple[str, float], list[dict]]) -> pd.DataFrame:
 # %% ../../nbs/experiments/36a_tests_of_measures.ipynb #c1dcc572
 def outputs_table(standard: list[dict], labels: torch.Tensor) -> pd.DataFrame:
     "For each pair of networks the differences in accuracy, in answers and in probabilities."
-    def entropy(p): return -(p*p.clamp(min=1e-300).log()).sum(0)
+    def entropy(p: torch.Tensor) -> torch.Tensor: return -(p*p.clamp(min=1e-300).log()).sum(0)
     rows = []
     for a, b in itertools.combinations(range(len(standard)), 2):
         p, q = standard[a]["output"], standard[b]["output"]
@@ -217,7 +219,7 @@ def answers_given(a: nn.Module, layer: str, given: list[torch.Tensor], images: t
     with torch.no_grad(), changed(a, layer, lambda output: _as_output(together, output, 1)):
         return a(images).argmax(1).chunk(len(given))
 
-def kernels_of(networks: list[nn.Module], loader, layers: list[str]) -> list[dict[str, torch.Tensor]]:
+def kernels_of(networks: list[nn.Module], loader: Iterable, layers: list[str]) -> list[dict[str, torch.Tensor]]:
     "Inner products between the first images, positions side by side, by network and layer."
     batch = next(iter(loader))
     outputs = [record(network, batch, layers) for network in networks]
@@ -227,8 +229,8 @@ def kernels_of(networks: list[nn.Module], loader, layers: list[str]) -> list[dic
 def stitches_table(
     trained: list[nn.Module],
     untrained: list[nn.Module],   # as many
-    fit,                          # a loader, decides the maps
-    test,                         # a loader of labelled images
+    fit: Iterable,                # decides the maps
+    test: Iterable,               # of labelled images
 ) -> pd.DataFrame:
     "For each layer, and for A with every trained B and one untrained B: what A answers, and every measure."
     networks, n = [*trained, *untrained], len(trained)
@@ -247,7 +249,7 @@ def stitches_table(
                 right[layer, a, b] = right.get((layer, a, b), 0) + int((answers == labels).sum())
     seen = sum(len(labels) for _, labels in test)
     @cache
-    def measures(layer, a, b):
+    def measures(layer: str, a: int, b: int) -> dict[str, float]:
         gram, sums, size, d = blocks[layer, a, b]
         kernel = sample_measures(kernels[a][layer], kernels[b][layer])
         return all_measures(Geometry.from_gram(gram, size, d), sums=sums) | kernel
@@ -263,7 +265,7 @@ def _signed(table: pd.DataFrame, measure: str) -> np.ndarray:
     "A column of similarities; distances with a minus sign."
     return table[measure].to_numpy()*(-1 if measure in DISTANCES else 1)
 
-def _square(table, values, a="a", b="b") -> np.ndarray:
+def _square(table: pd.DataFrame, values: ArrayLike, a: str = "a", b: str = "b") -> np.ndarray:
     "(n, n) symmetric matrix of a value for each pair; NaN on the diagonal."
     n = table[b].max() + 1
     square = np.full((n, n), np.nan)
@@ -292,7 +294,7 @@ def interval(
         value = statistic(np.concatenate(groups))
         return {"value": value, "low": low, "high": high, "drawn": np.array(found, float)}
 
-def _correlation(one, other):
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     "Rank correlation; NaN where there is nothing to correlate."
     return float(spearmanr(one, other).statistic) if len(one) > 2 and np.ptp(one) > 0 and np.ptp(other) > 0 else np.nan
 
@@ -349,7 +351,7 @@ def monotonicity(square: np.ndarray) -> float:
     triples = [(i, j, k) for i, j, k in itertools.permutations(range(len(square)), 3) if i < j < k or i > j > k]
     return float(np.mean([_wins(square[i, j], square[i, k]) for i, j, k in triples]))
 
-def _wins(one, other):
+def _wins(one: Any, other: Any) -> Any:
     "1 where one is the larger, ½ where they are equal."
     return (one > other) + (one == other)/2
 
@@ -370,12 +372,12 @@ def layer_scores(grid: pd.DataFrame, probes: pd.DataFrame, outputs: pd.DataFrame
         cube = _cube(grid, measure)
         hits = _is_largest(cube.transpose(0, 2, 1, 3)).mean(2)
         order = np.array([monotonicity(cube[k, :, k]) for k in networks])
-        def related(chosen, difference):
+        def related(chosen: np.ndarray, difference: np.ndarray) -> float:
             return _correlation(-cube[:, -1, :, -1][_pairs(chosen)], difference[_pairs(chosen)])
-        def specific(chosen):
+        def specific(chosen: np.ndarray) -> float:
             one, other = _pairs(chosen)
             return _correlation(-cube[one, :, other].ravel(), gap[one, :, other].ravel())
-        def found(chosen):
+        def found(chosen: np.ndarray) -> float:
             one, other = _pairs(chosen)
             return float(np.mean([hits[one, other], hits[other, one]]))
         tests = {"accuracy": (lambda chosen: related(chosen, accuracies), 0),
@@ -390,7 +392,7 @@ def stitch_scores(stitches: pd.DataFrame, draws: int) -> list[dict]:
     "The tests of function: where A answers with B's layer, are the two similar?"
     layers, n = list(dict.fromkeys(stitches.layer)), stitches.a.max() + 1
     where = {known: part.assign(layer=part.layer.map(layers.index)) for known, part in stitches.groupby("trained")}
-    def filled(part, values):
+    def filled(part: pd.DataFrame, values: ArrayLike) -> np.ndarray:
         cube = np.full((len(layers), n, n), np.nan)
         cube[part.layer, part.a, part.b] = values
         return cube
@@ -398,17 +400,17 @@ def stitch_scores(stitches: pd.DataFrame, draws: int) -> list[dict]:
     for measure in ALL:
         alike, untrained = (filled(where[known], _signed(where[known], measure)) for known in (True, False))
         untrained = np.nanmean(untrained, 2)      # each network has one untrained partner
-        def ordered(chosen):
+        def ordered(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             one, other = _pairs(chosen)
             return np.concatenate([one, other]), np.concatenate([other, one])
-        def pooled(chosen):
+        def pooled(chosen: np.ndarray) -> float:
             one, other = ordered(chosen)
             return _correlation(alike[:, one, other].ravel(), accuracy[:, one, other].ravel())
-        def within(chosen):
+        def within(chosen: np.ndarray) -> float:
             one, other = ordered(chosen)
             each = [_correlation(alike[k, one, other], accuracy[k, one, other]) for k in range(len(layers))]
-            return np.nanmean(each)
-        def learned(chosen):
+            return float(np.nanmean(each))
+        def learned(chosen: np.ndarray) -> float:
             one, other = ordered(chosen)
             return float(_wins(alike[:, one, other], untrained[:, one]).mean()) if len(one) else np.nan
         tests = {"stitching": (pooled, 0), "stitching, one layer": (within, 0), "untrained": (learned, 0.5)}
@@ -480,7 +482,7 @@ def against_the_match(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     signs = np.select([tables["gain_low"] > 1e-9, tables["gain_high"] < -1e-9], ["+", "−"], "")      # no rounding
     return pd.DataFrame(signs, tables["value"].index, tables["value"].columns)
 
-def plot_scores(scores: pd.DataFrame, title: str):
+def plot_scores(scores: pd.DataFrame, title: str) -> Axes:
     "Heat map of all scores, from chance to perfect, best measures first; returns the Axes."
     import seaborn as sns
     from matplotlib import pyplot as plt
@@ -518,15 +520,17 @@ def tables_of(networks: dict, data: ImageData, size: dict) -> dict[str, Callable
     "What computes each table."
     plain = smaller(data, size["training"][0], size["measured"])
     labels = plain.validation_labels
-    def stitches():
+    def stitches() -> pd.DataFrame:
         part, trained = smaller(data, size["of_groups"][0], size["measured"]), networks["label noise", 0.0]
         fit, seeds = mixed_loader(part, "train", FIT_IMAGES), range(len(trained))
         fresh = [build_model("vgg11", len(data.classes), part.train_images.shape[1], size["width"], k) for k in seeds]
         return stitches_table(trained, [calibrated(one, fit) for one in fresh], fit,
                               mixed_loader(part, "validation", IMAGES))
     @cache
-    def standard(): return [features(network, validation_loader(plain)) for network in networks["standard", 0.0]]
-    def groups(): return pd.concat([groups_table(groups_of(networks, data, size, test)) for test in SPOILT])
+    def standard() -> list[dict[str, torch.Tensor]]:
+        return [features(network, validation_loader(plain)) for network in networks["standard", 0.0]]
+    def groups() -> pd.DataFrame:
+        return pd.concat([groups_table(groups_of(networks, data, size, test)) for test in SPOILT])
     return {"outputs": lambda: outputs_table(standard(), labels), "probes": lambda: probes_table(standard(), labels),
             "axes": lambda: axes_table(standard()), "groups": groups,
             "components": lambda: components_table(standard()[:size["group"]], labels),
@@ -571,7 +575,7 @@ def main(
     title: Annotated[str | None, typer.Option(help="what figures call the data")] = None,
     root: Annotated[Path, typer.Option(help="folder for downloads and decoded images")] = Path("data"),
     size: Annotated[str, typer.Option(help="small or tiny")] = "small",
-):
+) -> None:
     "Train the networks of 36a_tests_of_measures and compute its tables; continues where it was interrupted."
     study(load_data(data, folder, title=title, root=root), runs, out, size)
 

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #b38a0afe
 import copy
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -83,8 +84,8 @@ def pairs_of(
 def every_pair(
     trained: list[nn.Module],
     untrained: list[nn.Module],   # the same before their first step, as they are; then calibrated ones
-    loader,
-    layers="relu",
+    loader: Iterable,
+    layers: str | list[str] = "relu",
 ) -> dict[str, pd.DataFrame]:
     "Tables `pairs` (all scores) and `curves` (s_ε over ε) for every kind of pair at every layer."
     joints = joint_grams([*trained, *untrained, shuffled(trained[1])], loader, layers, progress=False)
@@ -103,8 +104,8 @@ def every_pair(
 def layer_grid(
     a: nn.Module,
     b: nn.Module,
-    loader,
-    layers="relu",
+    loader: Iterable,
+    layers: str | list[str] = "relu",
 ) -> pd.DataFrame:
     "Table `grid`: all scores of each layer of `a` with each layer of `b`."
     joint, = joint_grams([a, b], loader, layers, layer_pairs="all", samples="inputs", progress=False).values()
@@ -118,7 +119,7 @@ def layer_grid(
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #c7bd419f
 def layer_vectors(
     networks: list[nn.Module],
-    loader,
+    loader: Iterable,
     layer: str,
     per_image: int = 8,   # positions drawn from each image, the same ones for every network
     seed: int = 0,
@@ -162,7 +163,7 @@ def copies(z: torch.Tensor) -> pd.DataFrame:
 def sample_sizes(
     x: torch.Tensor,      # (n_x, images, positions)
     y: torch.Tensor,
-    factors=(0.5, 1, 2, 4, 8, 16, 32),   # of the number of neurons n_x
+    factors: Sequence[float] = (0.5, 1, 2, 4, 8, 16, 32),   # of the number of neurons n_x
     seed: int = 0,
 ) -> pd.DataFrame:
     "Table `samples`: all scores on d = factor · n_x samples, for true and for shuffled images."
@@ -202,7 +203,7 @@ def readings(gram: torch.Tensor, sums: torch.Tensor, n_x: int, d: int) -> dict[s
 def every_reading(
     a: nn.Module,
     b: nn.Module,
-    loader,
+    loader: Iterable,
 ) -> pd.DataFrame:
     "Table `readings`: the match of each layer, after and before its ReLU, in every reading; and on shuffled images."
     rows, networks = [], [a, b, shuffled(b)]
@@ -232,7 +233,7 @@ def bootstrap(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #52be1d39
-def partner_levels(trained: list[nn.Module], loader) -> pd.DataFrame:
+def partner_levels(trained: list[nn.Module], loader: Iterable) -> pd.DataFrame:
     "Table `levels`: of each neuron of network 0 against every other, and the last one on shuffled images."
     networks, rows = [*trained, shuffled(trained[-1])], []
     for layer, joint in joint_grams(networks, loader, progress=False).items():
@@ -246,7 +247,7 @@ def partner_levels(trained: list[nn.Module], loader) -> pd.DataFrame:
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #5ea16aa3
 STUDY_LAYERS = ("stage2.conv1.relu", "fc1.relu")   # near the input and near the output: for tables of vectors
 
-def tables_of(trained: list, untrained: list, loader) -> dict:
+def tables_of(trained: list[nn.Module], untrained: list[nn.Module], loader: Iterable) -> dict[str, Callable]:
     "What computes each group of tables."
     vectors = lambda layer: layer_vectors(trained[:2], loader, layer)
     by_layer = lambda compute: pd.concat([compute(*vectors(layer)).assign(layer=layer) for layer in STUDY_LAYERS])
@@ -282,12 +283,12 @@ def study(
             with atomic_path(out/f"{name}.csv") as part: table.to_csv(part, index=False, float_format="%.6g")
     return read_study(out)
 
-def _identity(info):
+def _identity(info: dict) -> dict:
     "What study.json says of a network."
     known = ("architecture", "width", "seed", "epochs", "validation_accuracy", "weights_checksum")
     return {key: info[key] for key in known}
 
-def _images(data, images):
+def _images(data: ImageData, images: int) -> tuple[Iterable, int]:
     "A loader of so many images in random order, without augmentation, and their number."
     parts = ("validation", "train") if images > len(data.validation_images) else ("validation",)
     pictures, labels = (torch.cat([getattr(data, f"{part}_{what}") for part in parts]) for what in ("images", "labels"))
@@ -300,11 +301,14 @@ def read_study(out: str | Path) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_csv(path) for path in sorted(Path(out).glob("*.csv"))}
 
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #a1c36b02
-def _trained_pairs(tables, name):
+Tables = dict[str, pd.DataFrame]
+Claims = Iterator[tuple[str, float]]
+
+def _trained_pairs(tables: Tables, name: str) -> pd.DataFrame:
     "Rows of trained pairs."
     return tables[name].query("kind == 'trained'").set_index(["depth", "a", "b"])
 
-def about_steps(tables):
+def about_steps(tables: Tables) -> Claims:
     "Where one ε says nothing, what do the area and the other measures say?"
     trained, curves = _trained_pairs(tables, "pairs"), _trained_pairs(tables, "curves")
     curve = curves.set_index("eps", append=True).similarity.unstack("eps")
@@ -321,11 +325,12 @@ def about_steps(tables):
     yield "their lowest excess over other images, all six measures", excess.loc[zero, six].min(axis=None)
     yield "lowest excess of the area over other images, all layers", excess.area.min()
 
-def about_agreement(tables):
+def about_agreement(tables: Tables) -> Claims:
     "Does a match order trained layers as the other measures do? With the ends of intervals over networks."
     pairs, four = tables["pairs"].query("kind == 'trained'"), ["procrustes", "svcca", "pwcca", "regression"]
-    def ranks(rows, name): return rows[four].corrwith(rows[name], method="spearman").to_numpy()
-    def lead(rows): return ranks(rows, "area") - ranks(rows, "s_0.5")
+    def ranks(rows: pd.DataFrame, name: str) -> np.ndarray:
+        return rows[four].corrwith(rows[name], method="spearman").to_numpy()
+    def lead(rows: pd.DataFrame) -> np.ndarray: return ranks(rows, "area") - ranks(rows, "s_0.5")
     networks = sorted({*pairs.a, *pairs.b})
     without = [pairs[(pairs.a != k) & (pairs.b != k)] for k in networks]
     few = len(networks) < 4      # nothing is left of three without one
@@ -337,7 +342,7 @@ def about_agreement(tables):
     yield "the interval of this from", np.nan if few else of_lead.min()
 
 # %% ../../nbs/experiments/36b_readings_of_a_match.ipynb #a1c36b03
-def about_copies(tables):
+def about_copies(tables: Tables) -> Claims:
     "One dimension spoilt, in one neuron or spread over all."
     exact = tables["copies"].pivot(index="layer", columns="copy", values="s_0.0")
     whole = tables["copies"].pivot(index="layer", columns="copy", values="mean_cca")
@@ -346,7 +351,7 @@ def about_copies(tables):
     spoilt = whole["one neuron is noise"] - whole["rotated, one neuron is noise"]
     yield "mean CCA, largest difference between the two", spoilt.abs().max()
 
-def about_samples(tables):
+def about_samples(tables: Tables) -> Claims:
     "What do half as many inputs as neurons show of shuffled images?"
     few = tables["samples"].query("kind == 'images shuffled' and factor == 0.5")
     yield "d = n/2, other images: lowest area", few.area.min()
@@ -355,7 +360,7 @@ def about_samples(tables):
     yield "images drawn anew: largest spread of the area", spread["area"]
     yield "images drawn anew: largest spread of s_0.3", spread["s_0.3"]
 
-def about_readings(tables):
+def about_readings(tables: Tables) -> Claims:
     "Means, scales, the side of the ReLU."
     by = dict(index="depth", columns=["place", "reading"])
     half, area = (tables["readings"].pivot_table(values=name, **by) for name in ("s_0.5", "area"))
@@ -367,9 +372,9 @@ def about_readings(tables):
     yield "lowest layer: area before minus after the ReLU", (before - after)["plain"][lowest]
     yield "centred minus plain area, largest", (after["centred"] - after["plain"]).max()
 
-def about_levels(tables):
+def about_levels(tables: Tables) -> Claims:
     "Do two partners agree on a neuron's level, and how far without common images?"
-    def agreement(levels):
+    def agreement(levels: pd.DataFrame) -> list[float]:
         table = levels[~levels.dead].pivot(index="neuron", columns=["shuffled", "partner"], values="level")
         first, last = table[False, 1], levels.partner.max()
         return [first.corr(table[shuffled, last], method="spearman") for shuffled in (False, True)]
@@ -391,7 +396,7 @@ def main(
     folder: Annotated[Path | None, typer.Option(help="the image tree, for imagefolder")] = None,
     title: Annotated[str | None, typer.Option(help="what figures call the data")] = None,
     images: Annotated[int, typer.Option(help="how many images at most")] = 10_000,
-):
+) -> None:
     "Compute the tables of 36b_readings_of_a_match; continues where it was interrupted."
     images_of = load_data(data, folder, title=title)
     runs = runs or [Path(f"runs/measures-{data}/seed-{seed}") for seed in range(3)]

@@ -416,7 +416,7 @@ class Comparison(_Tables):
     """
     def stitch(
         self,
-        layer: str,
+        layer: str | Sequence[str],
         a: int | str,  # the network that answers
         b: int | str,  # the one whose layer it is given
         loader: Iterable,  # yields (inputs, labels) that the comparison did not see
