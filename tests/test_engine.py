@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblib import parallel_config
+from torch.profiler import ProfilerActivity, profile
 
 import fuzz
 from subspace_match.theory import reference
@@ -210,6 +211,16 @@ def test_levels_do_not_depend_on_the_order_of_neurons():
         y[:8] = rng.normal(size=(8, 12)) @ x + 0.1 * y[:8]
         order = rng.permutation(12)
         assert np.allclose(match_levels(x[order], y).x, match_levels(x, y).x[order], rtol=1e-4, atol=1e-7)
+
+
+def test_levels_take_less_than_three_gram_matrices_beside_the_one_given():
+    w = torch.tensor(np.random.default_rng(0).normal(size=(800, 100))) / 10
+    gram = w @ w.T + 0.25 * torch.eye(800, dtype=torch.float64)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        match_levels(Geometry.from_gram(gram, 400))
+    events = [(e.start_ns(), e.nbytes()) for e in told.profiler.kineto_results.events() if e.name() == "[memory]"]
+    taken = np.cumsum([size for _, size in sorted(events)])
+    assert gram.nbytes < taken.max() < 3 * gram.nbytes
 
 
 def test_where_rounding_decides_the_user_is_told():
