@@ -9,7 +9,7 @@ __all__ = ['GRAM_TOLERANCE', 'Geometry', 'accumulate_gram', 'accumulate_factor']
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -21,15 +21,21 @@ from torch import Tensor
 from ..theory.match import COARSE_TOLERANCE, Array, check_activations, tolerance_of, unit_rows
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #31169ce2
-def svd(matrix, full=False):  # (m, n); are all m and n singular vectors wanted, or only min(m, n)?
+def svd(
+    matrix: Annotated[Tensor, "m n"],
+    full: bool = False,  # are all m and n singular vectors wanted, or only min(m, n)?
+) -> tuple[Annotated[Tensor, "m _"], Annotated[Tensor, "_"], Annotated[Tensor, "_ n"]]:
     "Singular value decomposition; by the slower QR iteration where many equal singular values stop divide and conquer."
     try: return torch.linalg.svd(matrix, full_matrices=full)
     except torch.linalg.LinAlgError:
         parts = scipy.linalg.svd(matrix.cpu().numpy(), full_matrices=full, lapack_driver="gesvd")
-        return tuple(torch.as_tensor(part).to(matrix) for part in parts)
+        u, s, v = (torch.as_tensor(part).to(matrix) for part in parts)
+        return u, s, v
 
 
-def directions(z: Annotated[Tensor, "m k"]):
+def directions(
+    z: Annotated[Tensor, "m k"],
+) -> tuple[Annotated[Tensor, "p _"], Annotated[Tensor, "_"], Annotated[Tensor, "_ k"]]:
     "The singular value decomposition of the rows of `z` that are not zero, scaled to length one."
     return svd(unit_rows(z[(z != 0).any(1)]))
 
@@ -55,7 +61,7 @@ def outside(
 def residual_norms(
     z: Annotated[Tensor, "n k"],  # rows
     vectors: Annotated[Tensor, "m k"],  # rows
-    tolerance,  # of the rank decision
+    tolerance: float,  # of the rank decision
 ) -> Annotated[Tensor, "n"]:
     "Distance of every row of `z` from the span of `vectors`."
     return torch.linalg.vector_norm(outside(z, span_rows(vectors, tolerance)), dim=1)
@@ -94,17 +100,19 @@ GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a di
 # %% ../../nbs/algorithms/11_geometry.ipynb #52bb49f2
 WAIT = 2**28  # multiplications that take about as long as a busy core may let others wait, some 10 ms
 
-_allowed = ContextVar("the threads that torch had before the outermost `threads_for`", default=None)
+_allowed: ContextVar[int | None] = ContextVar("the threads that torch had before the outermost `threads_for`",
+                                              default=None)
 
 
 @contextmanager
 def threads_for(
-    multiplications=0,  # of the work inside, between one wait for all threads and the next
-):
+    multiplications: float = 0,  # of the work inside, between one wait for all threads and the next
+) -> Iterator[None]:
     "Inside, torch computes on one thread; on all that it may use where that is worth a wait."
     before = torch.get_num_threads()
-    token = _allowed.set(_allowed.get() or before)
-    torch.set_num_threads(_allowed.get() if multiplications >= WAIT else 1)
+    allowed = _allowed.get() or before
+    token = _allowed.set(allowed)
+    torch.set_num_threads(allowed if multiplications >= WAIT else 1)
     try: yield
     finally:
         torch.set_num_threads(before)
@@ -145,16 +153,16 @@ class Geometry:
     gram = property(lambda self: self.norms[:, None] * self.unit_gram * self.norms,
                     doc="(N, N) inner products of the activation vectors (of the centred ones when `affine`).")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         d = "unknown" if self.n_samples is None else self.n_samples
         return (f"Geometry(n_x={self.n_x}, n_y={self.n_y}, d={d}, dead_x={self.dead_x}, dead_y={self.dead_y}"
                 + (", affine" if self.affine else "") + ")")
 
     @cached_property
-    def coordinates(self):
+    def coordinates(self) -> Annotated[Tensor, "N k"]:
         "(N, k) rows with the Gram matrix `unit_gram`: R of a QR factorisation, or a square root of the Gram matrix."
         if self.vectors is None: rows = gram_root(self.unit_gram)
-        elif self.n_samples <= len(self.vectors): rows = self.vectors
+        elif self.n_samples is not None and self.n_samples <= len(self.vectors): rows = self.vectors
         else: rows = torch.linalg.qr(self.vectors.T, mode="r").R.T
         return rows * (self.unit_gram.diagonal() > 0)[:, None]
 
@@ -335,7 +343,7 @@ class Span(NamedTuple):
     used: torch.Tensor  # (p, t), orthonormal columns: by now K is `ways - used @ used.T @ ways`
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #8861b0f4
-def new_span(own, table, ways):
+def new_span(own: slice, table: Annotated[Tensor, "m n"], ways: Annotated[Tensor, "p m"]) -> Span:
     "The `Span` of a table from which nothing is deleted yet."
     diagonal = table[:, own].diagonal()
     diagonal = torch.where(diagonal > 0, diagonal, 1)
@@ -348,7 +356,7 @@ def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slic
     return torch.addmm(rows, span.left[:, j].T, span.right[:, columns], alpha=-1) if len(span.left) else rows
 
 
-def ways_of(span, j=slice(None)):
+def ways_of(span: Span, j: Annotated[Tensor, "_"] | slice = slice(None)) -> Annotated[Tensor, "_ _"]:
     "The columns j (p, |J|) of K by now."
     k = span.ways[:, j]
     return k - span.used @ (span.used.T @ k) if span.used.shape[1] else k
@@ -358,7 +366,7 @@ def delete_spare(
     span: Span,
     j: Annotated[Tensor, "m"],  # positions in `span.own`
     tolerance: float,  # smaller shares of a combination in J are rounding noise
-):
+) -> tuple[Span, Annotated[Tensor, "_ m"], float]:
     "Delete the part of z_J that others make up for. The `Span`, the rest of J as rows (m, |J|), the smallest share."
     q, r = torch.linalg.qr(ways_of(span, j))
     u, shares, v = svd(r, full=True)
@@ -387,7 +395,7 @@ def delete(
     span: Span,
     j: Annotated[Tensor, "m"],  # positions in `span.own`
     tolerance: float,  # smaller shares of a combination in J are rounding noise
-):
+) -> Deletion | None:
     "The `Deletion` of z_J. None where rounding leaves nothing to divide by."
     needed, share = None, 1.0
     if len(span.ways): span, needed, share = delete_spare(span, j, tolerance)
@@ -454,7 +462,12 @@ def fit_gram(
     return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0, 0.0)
 
 
-def spread(rows, ways, own, j):
+def spread(
+    rows: Annotated[Tensor, "m n"],
+    ways: Annotated[Tensor, "p m"],
+    own: slice,
+    j: Annotated[Tensor, "m"],
+) -> tuple[Annotated[Tensor, "_ n"], Annotated[Tensor, "p _"]]:
     "`rows` (m, n) and the columns of `ways` (p, m) among those of the whole side; zeros for neurons that are gone."
     n, k = own.stop - own.start, j - own.start
     if len(j) == n: return rows, ways
@@ -507,17 +520,17 @@ class _Fitted:
 
     from_vectors = property(lambda self: self.squared == 0, doc="Do the tables come from the vectors themselves?")
 
-    def halves(self):
+    def halves(self) -> tuple[slice, slice]:
         "Slices of the first network's neurons and of the second's."
         return slice(0, self.n_x), slice(self.n_x, len(self.index))
 
-    def fit(self, stable=False):
+    def fit(self, stable: bool = False) -> None:
         """Compute everything again: from the vectors if asked to, now or before, or where the Gram matrix does not
         suffice.
         """
         present = [self.alive[own].nonzero()[:, 0] + own.start for own in self.halves()]
         self.stable |= stable
-        fits = [None] if self.stable else self.fits_from_gram(present)
+        fits: Any = [None] if self.stable else self.fits_from_gram(present)
         self.fresh = None in fits or max(f.squared for f in fits) > MOST_ERROR
         if self.fresh: fits = self.fits_from_rows(present)
         self.spans = tuple(f.span for f in fits)
@@ -527,13 +540,13 @@ class _Fitted:
         tolerance = self.geometry.tolerance
         self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
 
-    def fits_from_gram(self, present):
+    def fits_from_gram(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit | None]:
         "A `fit_gram` of each side."
         gram, noise = self.geometry.unit_gram, self.geometry.gram_noise(len(self.index))
         if len(self.index) < len(gram): gram = gram[self.index][:, self.index]
         return [fit_gram(gram, own, j, noise) for own, j in zip(self.halves(), present)]
 
-    def fits_from_rows(self, present):
+    def fits_from_rows(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit]:
         "A `fit_rows` of each side."
         z = self.geometry.coordinates[self.index]
         return [fit_rows(z, own, j, self.geometry.tolerance) for own, j in zip(self.halves(), present)]
@@ -545,17 +558,17 @@ MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it coun
 class _Judged(_Fitted):
     "How far its squared distances are to be believed."
 
-    def margin(self, r):
+    def margin(self, r: float) -> float:
         "How far a squared distance near `r` may be from the true one."
         if self.cautious: return float("inf")
         error = self.wear * self.distance
         return self.wear * self.squared + 2 * error * max(r, 0.0) ** 0.5 + error**2
 
-    def fails_above(self, limit):
+    def fails_above(self, limit: float) -> float:
         "Of squared distances above it: they are farther than `limit`, from what is left and from any part of it."
         return (limit + self.wear * self.step) ** 2 + self.margin(limit**2)
 
-    def knows(self, r):
+    def knows(self, r: float) -> bool:
         "Is the margin of a squared distance `r` a small part of it?"
         return self.margin(r) <= MOST_MARGIN * r
 
@@ -569,7 +582,7 @@ class Pair(_Judged):
     def delete(
         self,
         out: Annotated[Tensor, "n"],  # bool
-    ):
+    ) -> None:
         "Take the neurons in `out` away."
         self.alive, self.fresh, spans = self.alive & ~out, False, []
         for span in self.spans:
@@ -581,15 +594,15 @@ class Pair(_Judged):
         self.spans = tuple(spans)
         if self.wear * (self.squared + self.distance) > MOST_ERROR: self.fit()
 
-    def pending(self):
+    def pending(self) -> int:
         "How many rows wait to be worked into the tables."
         return sum(len(span.left) for span in self.spans)
 
-    def tidy(self):
+    def tidy(self) -> None:
         "Settle, once enough rows wait or enough neurons are gone to be worth it."
         if 2 * int(self.alive.sum()) < len(self.alive) or self.pending() > WAITING: self.settle()
 
-    def settle(self):
+    def settle(self) -> None:
         "Work them in, and drop the neurons that are gone."
         keep, self.n_x = self.alive, int(self.alive[: self.n_x].sum())
         self.index, self.r, self.alive = self.index[keep], self.r[keep], self.alive[keep]
@@ -648,7 +661,8 @@ def refined(
         e = remainder(pair, own, w, c)
         if steps:
             inverse, left, right = span.table[j[:, None], own], span.left[:, j], span.right[:, own]
-            def step_from(slope): return inverse @ slope - left.T @ (right @ slope)
+            def step_from(slope: Annotated[Tensor, "m q"]) -> Annotated[Tensor, "m q"]:
+                return inverse @ slope - left.T @ (right @ slope)
 
         for _ in range(steps):
             c = c + step_from(e.slope)

@@ -58,7 +58,7 @@ def lifted_instance(
 MOST_VECTORS = 14  # the two functions below look at 2^n subsets
 
 
-def _check_few(name, n):
+def _check_few(name: str, n: int) -> None:
     if n > MOST_VECTORS:
         raise ValueError(f"{name} has {n} vectors, which would take 2^{n} subspaces; at most {MOST_VECTORS}")
 
@@ -98,7 +98,7 @@ def stability_limit(
     """
     x, y = map(unit_rows, check_activations(np.asarray(x), np.asarray(y)))
     eps = check_eps(eps)
-    _check_few("x", len(x)), _check_few("y", len(y))
+    for name, z in (("x", x), ("y", y)): _check_few(name, len(z))
     distances = np.concatenate([squared_residuals(z, w, TOLERANCE**2).ravel() ** 0.5 for z, w in ((x, y), (y, x))])
     above = distances[distances > eps + TOLERANCE]
     return float(above.min()) / eps if eps and len(above) else math.inf

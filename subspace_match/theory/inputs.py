@@ -28,12 +28,12 @@ def namespace(z: Annotated[Array, "..."]) -> ModuleType:
     return torch if isinstance(z, torch.Tensor) else np
 
 # %% ../../nbs/theory/04_inputs.ipynb #1c0e6b33
-def _is_sparse(z):
+def _is_sparse(z: Any) -> bool:
     "Does it hold only some of its entries, as scipy's and torch's sparse matrices do?"
     return scipy.sparse.issparse(z) or (isinstance(z, torch.Tensor) and z.layout != torch.strided)
 
 
-def _finite(z):
+def _finite(z: Annotated[Array, "..."]) -> bool:
     "A sum is finite only if everything in it is; it may overflow all the same."
     isfinite = namespace(z).isfinite
     with np.errstate(over="ignore", invalid="ignore"): return bool(isfinite(z.sum())) or bool(isfinite(z).all())
@@ -64,7 +64,7 @@ def check_vectors(
     return rows
 
 # %% ../../nbs/theory/04_inputs.ipynb #cdf1b5f7
-def _check_dtype(name, z):
+def _check_dtype(name: str, z: Annotated[Array, "..."]) -> None:
     "Raise TypeError unless `z` holds float32 or float64."
     dtype = str(z.dtype).removeprefix("torch.")
     if dtype in ("float16", "bfloat16"):

@@ -102,7 +102,7 @@ def relative_distance(
     return distance[0] if single else distance
 
 # %% ../../nbs/theory/01_matches.ipynb #9d4a59cc
-def _index_set(name, indices, n):
+def _index_set(name: str, indices: Any, n: int | None) -> Annotated[np.ndarray, "_"]:
     "Sorted distinct int64 indices, read-only. Raises TypeError for what is no integer, IndexError outside [0, n)."
     a = np.asarray(indices if hasattr(indices, "__array__") else list(indices))
     if a.size == 0: a = a.astype(np.int64)
@@ -129,30 +129,31 @@ class _SetAlgebra:
             sizes.append(b if a is None else a)
         return Match(operation(self.x, other.x), operation(self.y, other.y), *sizes)
 
-    def __or__(self, other): return self._combine(other, np.union1d)
-    def __and__(self, other): return self._combine(other, np.intersect1d)
-    def __sub__(self, other): return self._combine(other, np.setdiff1d)
-    def __xor__(self, other): return self._combine(other, np.setxor1d)
+    def __or__(self, other: "Match") -> "Match": return self._combine(other, np.union1d)
+    def __and__(self, other: "Match") -> "Match": return self._combine(other, np.intersect1d)
+    def __sub__(self, other: "Match") -> "Match": return self._combine(other, np.setdiff1d)
+    def __xor__(self, other: "Match") -> "Match": return self._combine(other, np.setxor1d)
 
 # %% ../../nbs/theory/01_matches.ipynb #4d75fe77
 class _SetComparison:
     "Pairs of index sets `x`, `y` as one set: equality, inclusion, membership."
+    x: np.ndarray; y: np.ndarray
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Match): return NotImplemented
         return np.array_equal(self.x, other.x) and np.array_equal(self.y, other.y)
 
-    def __hash__(self): return hash((self.x.tobytes(), self.y.tobytes()))
+    def __hash__(self) -> int: return hash((self.x.tobytes(), self.y.tobytes()))
 
-    def __le__(self, other):
+    def __le__(self, other: "Match") -> bool:
         if not isinstance(other, Match): return NotImplemented
         return bool(np.isin(self.x, other.x).all() and np.isin(self.y, other.y).all())
 
-    def __lt__(self, other):
+    def __lt__(self, other: "Match") -> bool:
         if not isinstance(other, Match): return NotImplemented
         return self <= other and self != other
 
-    def __contains__(self, v):
+    def __contains__(self, v: tuple) -> bool:
         side, index = v
         return side in ("x", "y") and bool(np.isin(index, getattr(self, side)))
 
@@ -189,21 +190,21 @@ class Match(_SetAlgebra, _SetComparison):
             raise ValueError("similarity needs the sizes of both networks: Match(x, y, n_x, n_y)")
         return len(self) / (self.n_x + self.n_y)
 
-    def __iter__(self): return self.neurons()
-    def __len__(self): return len(self.x) + len(self.y)
-    def __reduce__(self): return Match, (self.x, self.y, self.n_x, self.n_y)
+    def __iter__(self) -> Iterator[tuple[str, int]]: return self.neurons()
+    def __len__(self) -> int: return len(self.x) + len(self.y)
+    def __reduce__(self) -> tuple: return Match, (self.x, self.y, self.n_x, self.n_y)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         sizes = "" if self.n_x is None or self.n_y is None else f", n_x={self.n_x}, n_y={self.n_y}"
         return f"Match({_listed(self.x)}, {_listed(self.y)}{sizes})"
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         of_x, of_y = ("" if n is None else f" of {n}" for n in (self.n_x, self.n_y))
         return (f"<b>Match</b> of {len(self.x)}{of_x} + {len(self.y)}{of_y} neurons<br>"
                 f"X = {_listed(self.x)}<br>Y = {_listed(self.y)}")
 
 # %% ../../nbs/theory/01_matches.ipynb #acd75295
-def _listed(indices, most=20):
+def _listed(indices: Iterable[int], most: int = 20) -> str:
     "A list for the eye: long ones are cut in the middle."
     shown = [str(i) for i in indices]
     if len(shown) > most: shown = [*shown[: most // 2], "…", *shown[-(most // 2):]]

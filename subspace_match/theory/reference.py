@@ -126,7 +126,11 @@ def match_of_mask(
     return Match(members[members < n_x], members[members >= n_x] - n_x, n_x, n_y)
 
 # %% ../../nbs/theory/02_structure.ipynb #52788d03
-def _as_matches(masks, x, y):
+def _as_matches(
+    masks: Iterable[int],
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
+) -> list[Match]:
     matches = [match_of_mask(m, len(x), len(y)) for m in masks]
     return sorted(matches, key=lambda m: (len(m), m.x.tolist(), m.y.tolist()))
 
@@ -308,7 +312,14 @@ def literal_all_minimal_matches(
     return found
 
 # %% ../../nbs/theory/02_structure.ipynb #85b8a314
-def _one_more(x, y, eps, v, everything, found):
+def _one_more(
+    x: Annotated[np.ndarray, "n_x d"],
+    y: Annotated[np.ndarray, "n_y d"],
+    eps: float,
+    v: tuple[str, int],
+    everything: Match,
+    found: list[Match],
+) -> Match | None:
     "A v-minimal match that contains none of `found`, or None: the inner loop of Algorithm 3."
     for choice in product(*[[u for u in match.neurons() if u != v] for match in found]):
         rest = everything
@@ -379,7 +390,7 @@ _OLD_NAMES = {"as_match": "match_of_mask", "simple_matches": "exhaustive_simple_
               **{name: f"literal_{name}" for name in ("maximum_match", "minimal_match", "all_minimal_matches")}}
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     "Names of version 0.1, until 0.3."
     if name not in _OLD_NAMES: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(f"{__name__}.{name} is now {_OLD_NAMES[name]}; the old name goes with version 0.3",
