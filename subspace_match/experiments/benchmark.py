@@ -441,20 +441,20 @@ def time_threads(
     return rows
 
 def time_jobs(
-    networks: dict,   # name -> layer -> (d, neurons), as `compare` takes stored activations
+    run,            # of `n_jobs`; what it returns must be the same for all
     repeats: int,
-    jobs=(1, os.cpu_count()),
+    **columns,      # what the rows say about the task
 ):
-    "Rows of wall-clock seconds of `compare` on all pairs, by `n_jobs`. The results must be the same."
-    alone = comparison.compare(networks, n_jobs=1, progress=False).area()
-    rows = []
-    for repeat, n_jobs in itertools.product(range(repeats + 1), jobs):   # the first of all starts the processes
+    "Rows of wall-clock seconds by `n_jobs`: one process, and as many as there are cores."
+    alone, rows = run(1), []
+    for repeat, n_jobs in itertools.product(range(repeats + 1), (1, os.cpu_count())):
         load, start = os.getloadavg()[0], time.perf_counter()
-        found = comparison.compare(networks, n_jobs=n_jobs, progress=False).area()
+        found = run(n_jobs)
         took = time.perf_counter() - start
-        pd.testing.assert_frame_equal(found, alone)
-        if repeat:
-            rows.append(dict(series="jobs", work="compare", n_jobs=n_jobs, repeat=repeat, seconds=took, load=load))
+        if found != alone: raise AssertionError(f"{n_jobs} processes find something else")
+        if repeat:   # the first time is left out: processes start, and import
+            rows.append({**columns, "series": "jobs", "n_jobs": n_jobs, "repeat": repeat, "seconds": took,
+                         "load": load})
     return rows
 
 def measure_parallel(
@@ -463,15 +463,21 @@ def measure_parallel(
     repeats: int = 3,
     **options,             # of `time_threads`
 ):
-    "Threads and processes, on five VGG11 trained for an epoch on the bundled digits. The machine should be idle."
-    trained, data = digits_networks("runs/speed-parallel", width, epochs=1, seeds=range(5))
+    "Threads and processes, on five VGG11 trained on the bundled digits. The machine should be idle."
+    trained, data = digits_networks("runs/speed-parallel", width, seeds=range(5))
     networks, infos = zip(*trained)
     images = normalised(data)
     sets = layer_sets(list_layers(networks[0], images[:2]))
-    n = max(n for n, layers in sets.items() if len(layers) == 1)
-    z = [activation_matrices(network, images, {n: sets[n]}, {n: 10_000})[n] for network in networks]
-    rows = time_threads(z[0], z[1], eps_for(z[0], z[1], 0.6), repeats, **options)
-    rows += time_jobs({str(k): {sets[n][0]: one.T} for k, one in enumerate(z)}, repeats)
+    n, twice = list(sets)[-2:]
+    z = [activation_matrices(network, images, sets, dict.fromkeys(sets, 4_000)) for network in networks]
+    x, y, wide_x, wide_y = (one[size] for size in (n, twice) for one in z[:2])
+    five = {str(k): {sets[n][0]: one[n].T} for k, one in enumerate(z)}
+    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats, **options)
+    rows += time_jobs(lambda n_jobs: comparison.compare(five, n_jobs=n_jobs, progress=False).area().to_csv(), repeats,
+                      work="all pairs of five networks", n=n, d=len(x[0]))
+    eps = eps_for(wide_x, wide_y, 0.6)
+    rows += time_jobs(lambda n_jobs: minimal_matches(wide_x, wide_y, eps, n_jobs=n_jobs), repeats,
+                      work="minimal matches", n=twice, d=len(wide_x[0]), eps=eps)
     with atomic_path(Path(out)/"parallel.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
     about = {"data": data.title, "architecture": infos[0]["architecture"], "width": width, "cores": os.cpu_count(),
