@@ -15,8 +15,9 @@ from torch import nn
 from examples import Twice, network
 from subspace_match.networks.activations import _bytes
 from subspace_match.networks.changes import diff
-from subspace_match.networks.comparison import EPS, Comparison, compare
+from subspace_match.networks.comparison import EPS, Comparison, _alone, compare
 from subspace_match.networks.figures import plot_depth, plot_eps, plot_heatmap
+from subspace_match.networks.layer_pairs import geometries_in_turn
 from subspace_match.networks.layers import record
 
 
@@ -486,3 +487,23 @@ def test_pairs_on_a_cluster_of_dask_are_those_of_one_process():
         with distributed.Client(cluster), joblib.parallel_config("dask"): together = compare(networks, n_jobs=-1).area()
     assert len(together) == 45
     pd.testing.assert_frame_equal(together, alone)
+
+
+@pytest.mark.parametrize("how", [dict(folds=3), dict(folds=0, chance=False, centre=True), dict(drawn=60, draws=2)],
+                         ids=["folds", "centred", "draws"])
+def test_what_another_process_gets_is_the_pair_itself(how):
+    "Without the other networks' sums, and the two in either order."
+    rng = np.random.default_rng(0)
+    networks = [{"a": rng.normal(size=(120, 7)), "b": rng.normal(size=(120, 3))} for _ in range(3)]
+    comparison = compare(networks, layer_pairs="all", lazy=True, **how)
+    reading = comparison._reading_of_means
+    for pair in comparison.layer_pairs.values():
+        joint, i, j = comparison._members(pair)
+        for a, b in ((i, j), (j, i)):
+            alone = _alone(joint, a, b)
+            assert sum(alone[0].sizes) == joint.sizes[i] + joint.sizes[j] == alone[0].parts.shape[1]
+            whole, part = (geometries_in_turn(*members, **reading) for members in ((joint, a, b), alone))
+            for name in whole:
+                for one, other in zip(whole[name], part[name], strict=True):
+                    assert torch.equal(one.unit_gram, other.unit_gram) and one.n_samples == other.n_samples
+                    assert one.n_x == other.n_x and torch.equal(one.norms, other.norms)

@@ -445,16 +445,17 @@ def time_jobs(
     repeats: int,
     **columns,      # what the rows say about the task
 ):
-    "Rows of wall-clock seconds by `n_jobs`: one process, and as many as there are cores."
-    alone, rows = run(1), []
-    for repeat, n_jobs in itertools.product(range(repeats + 1), (1, os.cpu_count())):
+    "Rows of wall-clock seconds by cores: so many processes and threads. One core, and all."
+    alone, rows, before = run(1), [], torch.get_num_threads()
+    for repeat, cores in itertools.product(range(repeats + 1), (1, os.cpu_count() or 1)):
+        torch.set_num_threads(cores)
         load, start = os.getloadavg()[0], time.perf_counter()
-        found = run(n_jobs)
+        found = run(cores)
         took = time.perf_counter() - start
-        if found != alone: raise AssertionError(f"{n_jobs} processes find something else")
+        if found != alone: raise AssertionError(f"{cores} processes find something else")
         if repeat:   # the first time is left out: processes start, and import
-            rows.append({**columns, "series": "jobs", "n_jobs": n_jobs, "repeat": repeat, "seconds": took,
-                         "load": load})
+            rows.append({**columns, "series": "jobs", "cores": cores, "repeat": repeat, "seconds": took, "load": load})
+    torch.set_num_threads(before)
     return rows
 
 def measure_parallel(
@@ -473,8 +474,8 @@ def measure_parallel(
     x, y, wide_x, wide_y = (one[size] for size in (n, twice) for one in z[:2])
     five = {str(k): {sets[n][0]: one[n].T} for k, one in enumerate(z)}
     rows = time_threads(x, y, eps_for(x, y, 0.6), repeats, **options)
-    rows += time_jobs(lambda n_jobs: comparison.compare(five, n_jobs=n_jobs, progress=False).area().to_csv(), repeats,
-                      work="all pairs of five networks", n=n, d=len(x[0]))
+    rows += time_jobs(lambda n_jobs: comparison.compare(five, n_jobs=n_jobs, progress=False).area().round(6).to_csv(),
+                      repeats, work="all pairs of five networks", n=n, d=len(x[0]))
     eps = eps_for(wide_x, wide_y, 0.6)
     rows += time_jobs(lambda n_jobs: minimal_matches(wide_x, wide_y, eps, n_jobs=n_jobs), repeats,
                       work="minimal matches", n=twice, d=len(wide_x[0]), eps=eps)

@@ -200,26 +200,28 @@ def _other_way_round(table):
 def _find_all(comparison, missing, n_jobs):
     "What `find_levels` finds for each of the pairs, in their order, as it is found."
     from joblib import Parallel, delayed, effective_n_jobs
-    if effective_n_jobs(n_jobs) == 1:
-        how = comparison._reading_of_means
-        return (_levels_of(pair.key, geometries_in_turn(*comparison._members(pair), **how)) for pair in missing)
-    tasks = (delayed(_levels_of)(pair.key, _on_cpu(comparison._geometries(pair))) for pair in missing)
+    how = comparison._reading_of_means
+    if effective_n_jobs(n_jobs) == 1: return (_levels_of(pair.key, comparison._members(pair), how) for pair in missing)
+    tasks = (delayed(_levels_of)(pair.key, _alone(*comparison._members(pair)), how) for pair in missing)
     return Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
 
-def _levels_of(key, geometries):
+def _levels_of(key, members, how):
     "What `find_levels` finds. Raises `ValueError` that names layer and networks."
-    try: return find_levels(geometries)
+    try: return find_levels(geometries_in_turn(*members, **how))
     except ValueError as error: raise ValueError(f"layer {key[0]} of {key[1]} and {key[2]}: {error}") from error
 
-def _on_cpu(geometries):
-    "The same geometries where other processes can read them."
-    return {
-        name: [
-            Geometry(one.unit_gram.cpu(), one.n_x, one.norms.cpu(), one.n_samples, one.affine, None, one.tolerance)
-            for one in some
-        ]
-        for name, some in geometries.items()
-    }
+def _alone(joint, i, j):
+    "The sums of two members without the others', where another process can read them, and their places there."
+    both = sorted((i, j))
+    columns = torch.cat([torch.arange(block.start, block.stop) for block in map(joint.block, both)])
+    def vectors(sums): return None if sums is None else sums[..., columns].cpu()
+    def matrices(grams): return None if grams is None else grams[..., columns[:, None], columns].cpu()
+    folds = joint.fold_samples
+    alone = replace(joint, members=tuple(joint.members[k] for k in both), sizes=tuple(joint.sizes[k] for k in both),
+                    parts=matrices(joint.parts), part_sums=vectors(joint.part_sums),
+                    fold_samples=None if folds is None else folds.cpu(),
+                    shifted=matrices(joint.shifted), shifted_sums=vectors(joint.shifted_sums), kernels=None)
+    return alone, both.index(i), both.index(j)
 
 def _rotate_all(comparison):
     "Find the levels after a rotation, where they are not known."
