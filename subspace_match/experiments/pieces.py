@@ -314,7 +314,7 @@ def simple(
 ) -> dict[str, str]:
     """Simple matches of all pairs, a piece for each pair, layer and ε (Figure 2).
 
-    Returns failures by name. Raises, before anything is searched, `ValueError` for an ε outside [0, 1), and for a layer
+    Returns failures by name. Raises, before anything is searched, `ValueError` for ε outside [0, 1), and for a layer
     with no more samples than neurons, where everything matches.
     """
     eps = [check_eps(e) for e in eps]

@@ -26,7 +26,7 @@ from ..networks.stitching import calibrated
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #d0c3835a
 class SparseAutoencoder(nn.Module):
-    """z ≈ scale · (code · dictionary) + centre, where a code keeps the `active` largest of its non-negative features.
+    """z ≈ scale · (code · dictionary) + centre; a code keeps the `active` largest of its non-negative features.
 
     >>> autoencoder = SparseAutoencoder(neurons=4, features=10, active=3)
     >>> int((autoencoder.encode(torch.randn(50, 4)) != 0).sum(1).max())

@@ -72,7 +72,7 @@ def shuffled(network: nn.Module) -> nn.Module:
 def pairs_of(
     n: int,               # how many networks; trained, untrained and calibrated network k share a seed
 ) -> list[tuple[str, int, int]]:
-    "(kind, i, j): pairs in the list [trained…, untrained…, untrained and calibrated…, trained 1 on shuffled images]."
+    "(kind, i, j): pairs in the list [all trained, untrained, untrained and calibrated, trained 1 on shuffled images]."
     both, k = list(itertools.combinations(range(n), 2)), range(n)
     pairs = {"trained": both, "untrained": [(n + i, n + j) for i, j in both],
              "untrained, calibrated": [(2*n + i, 2*n + j) for i, j in both],

@@ -73,7 +73,7 @@ class ImageData:
 
 # %% ../../nbs/networks/21_data.ipynb #0e9649ca
 def _digits():
-    "The bundled handwritten digits, enlarged to 32×32: train images, train labels, validation images, labels, classes."
+    "The bundled digits, enlarged to 32×32: train images and labels, validation images and labels, classes."
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None]*(255/16)
     images = F.interpolate(small, size=32, mode="bilinear", antialias=True).round().byte().numpy()

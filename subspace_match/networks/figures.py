@@ -237,7 +237,7 @@ def plot_heatmap(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Mean similarity over pairs as a heat map: layers to the right, ε upwards; a line at the ε from which half of the
+    """Mean similarity over pairs as a heat map: layers to the right, ε upwards, a line at the ε from which half the
     neurons are matched, and a dashed one for unrelated images, where the table has chance.
 
     Raises `ValueError` for an empty table.

@@ -431,7 +431,7 @@ PAGE = """<!doctype html>
 <h2>Layer by layer</h2>
 <div id="choice"></div>
 <p class="soft">Each row is a layer, each column a value of ε: the share of neurons in the maximum match.
-0<span class="scale" id="scale"></span>1. ○: not above chance. On the right the area, its 95 % interval over inputs and
+0<span class="scale" id="scale"></span>1. ○: not above chance. Right: the area, its 95 % interval over inputs and
 chance; !: see the note. A click on a layer opens what lies behind it.</p>
 <div class="row heads" aria-hidden="true"><span class="name soft">layer</span><span class="strip" id="heads"></span>
 <span class="area soft">area</span></div>

@@ -152,7 +152,7 @@ def changed(
     called, _, call = layer.partition(":")
     name, modules, calls = called.removesuffix(" (input)"), _modules(model), itertools.count(1)
     if "(function)" in called: raise ValueError(f"{layer} is no module and can't be replaced; choose layers that are")
-    if name not in modules: raise KeyError(f"no layer is called {name!r}; there are {', '.join(list(modules)[:8])}, …")
+    if name not in modules: raise KeyError(f"no layer is called {name!r}; there are {', '.join(list(modules)[:8])} …")
     turned = name in _inputs_second(model)
     def turn(tensor): return tensor.transpose(0, 1) if turned and tensor.ndim == 3 else tensor
     def hook(module, *flowing):      # (args,) before the module runs, (args, output) after it

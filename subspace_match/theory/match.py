@@ -83,7 +83,7 @@ def relative_distance(
     z: Annotated[Array, "*k d"],  # one vector or several, NumPy or torch
     vectors: Annotated[Array, "m d"],  # the vectors that span the subspace; m may be 0
 ) -> Annotated[Array, "*k"]:
-    """dist(z, span(vectors)) / ‖z‖ in [0, 1], one number for each row of `z`; 0 for the zero vector (Definition 1.2).
+    """dist(z, span(vectors)) / ‖z‖ in [0, 1], a number for each row of `z`; 0 for the zero vector (Definition 1.2).
 
     z: (d,) or (k, d), vectors: (m, d), m may be 0; float32 or float64, both NumPy or both torch.
     Raises TypeError or ValueError that names the argument at fault.
