@@ -1,8 +1,9 @@
 """Do the tests notice when the engine is wrong? It is changed in one place at a time: `python tests/mutants.py -h`.
 
 A mutant is one comparison, sign, constant, condition or early return changed. Each runs, in a process of its own, the
-instances of fuzz.py and then the quick tests of the engine, to the first failure. (Slow tests would take two minutes
-for each mutant that none notices; most of them search exhaustively, as fuzz.py does.) The tally has a row for each
+instances of fuzz.py and then the quick tests of the engine, to the first failure, with a quarter of the usual random
+examples. (Slow tests would take two minutes for each mutant that none notices; most of them search exhaustively, as
+fuzz.py does.) The tally has a row for each
 mutant and is written as it goes, so that a run may be stopped at any time and goes on where it stopped.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "subspace_match"
@@ -26,7 +28,8 @@ MODULES = ["geometry", "maximum", "minimal", "simple"]
 OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path in TESTS.glob("test_*.py"))}
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
 TESTED = ["test_engine.py", "test_simple.py", "test_algorithms.py"]
-SLOW = "exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17"
+SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
+        "or three_gram_matrices")
 
 COMPARE = {ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
@@ -125,6 +128,9 @@ def judge(module, source):
                 if tally["errors"] or tally["differ_where_warned"] > 6: return f"fuzz {kind.__name__}"
     except BaseException as error: return f"fuzz: {type(error).__name__}"
     class First:
+        def pytest_configure(self):
+            settings.register_profile("mutants", deadline=None, derandomize=True, max_examples=25)
+            settings.load_profile("mutants")
         def pytest_runtest_logreport(self, report):
             if report.failed: self.name = report.nodeid.split("::")[-1]
     first = First()
