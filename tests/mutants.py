@@ -12,6 +12,8 @@ import ast
 import contextlib
 import copy
 import csv
+import importlib.abc
+import importlib.machinery
 import os
 import signal
 import sys
@@ -106,8 +108,6 @@ def replace(tree, old, new):
 
 def judge(module, source):
     "In a process of its own: the name of what noticed the mutant, or `survived`."
-    import importlib.abc
-    import importlib.machinery
     name, path = f"subspace_match.algorithms.{module}", PACKAGE / "algorithms" / f"{module}.py"
 
     class Mutated(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
@@ -169,7 +169,8 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    import fuzz  # noqa: F401  with the libraries that every mutant needs, once for all of them
+    for name in ("fuzz", "shapes", *(Path(test).stem for test in TESTED)):  # libraries are imported once for all mutants
+        importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--modules", nargs="+", default=MODULES, choices=MODULES)
