@@ -31,7 +31,7 @@ OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
 TESTED = ["test_engine.py", "test_simple.py", "test_algorithms.py"]
 SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
-        "or three_gram_matrices")
+        "or three_gram_matrices or small_run")
 
 COMPARE = {ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
@@ -169,7 +169,7 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    for name in ("fuzz", "shapes", *(Path(test).stem for test in TESTED)):  # libraries are imported once for all mutants
+    for name in ("fuzz", "shapes", *(Path(test).stem for test in TESTED)):  # imports libraries, once for all mutants
         importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
