@@ -29,7 +29,8 @@ PACKAGE = TESTS.parent / "subspace_match"
 MODULES = ["geometry", "maximum", "minimal", "simple"]
 OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path in TESTS.glob("test_*.py"))}
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
-TESTED = ["test_engine.py", "test_simple.py", "test_algorithms.py"]
+TESTED = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
+          "test_engine.py", "test_simple.py", "test_algorithms.py"]
 SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
         "or three_gram_matrices or small_run")
 
@@ -169,7 +170,7 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    for name in ("fuzz", "shapes", *(Path(test).stem for test in TESTED)):  # imports libraries, once for all mutants
+    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in TESTED)):  # imports libraries, once for all mutants
         importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
