@@ -4,7 +4,8 @@ A mutant is one comparison, sign, constant, condition or early return changed. E
 instances of fuzz.py and then the quick tests of the engine, to the first failure, with a quarter of the usual random
 examples. (Slow tests would take two minutes for each mutant that none notices; most of them search exhaustively, as
 fuzz.py does.) The tally has a row for each
-mutant and is written as it goes, so that a run may be stopped at any time and goes on where it stopped.
+mutant and is written as it goes, so that a run may be stopped at any time and goes on where it stopped. The reason
+beside a survivor is written by hand.
 """
 
 import argparse
@@ -30,7 +31,7 @@ MODULES = ["geometry", "maximum", "minimal", "simple"]
 OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path in TESTS.glob("test_*.py"))}
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
 TESTED = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
-          "test_engine.py", "test_simple.py", "test_algorithms.py"]
+          "test_geometry.py", "test_engine.py", "test_simple.py", "test_algorithms.py"]
 SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
         "or three_gram_matrices or small_run")
 
@@ -170,7 +171,7 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in TESTED)):  # imports libraries, once for all mutants
+    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in TESTED)):  # libraries, once for all
         importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -189,7 +190,7 @@ def main():
             if i % options.every or (module, function, change) in known: continue
             if options.functions and function not in options.functions: continue
             row = {"module": module, "function": function, "line": line, "change": change,
-                   "noticed_by": outcome(module, source, options.seconds)}
+                   "noticed_by": outcome(module, source, options.seconds), "reason": ""}
             known.add((module, function, change))
             new = not path.exists()
             with path.open("a", newline="") as out:

@@ -1,0 +1,289 @@
+"""The pieces of the engine, each held to what its docstring says."""
+
+import numpy as np
+import pytest
+import torch
+
+from subspace_match.algorithms import geometry as engine
+from subspace_match.algorithms.geometry import Geometry, Pair, from_gram, products, residual_interval, threads_for
+from subspace_match.algorithms.maximum import maximum_match
+from subspace_match.theory.match import TOLERANCE, Match, is_match
+
+
+def vectors(n, d, seed=0):
+    return torch.as_tensor(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+# Threads
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_small_work_gets_one_thread_and_large_work_those_that_are_allowed(two_threads):
+    threads = torch.get_num_threads
+    with threads_for():
+        assert threads() == 1
+        with threads_for(engine.WAIT): assert threads() == 2
+        with threads_for(engine.WAIT - 1): assert threads() == 1
+        assert threads() == 1
+    assert threads() == 2
+    with threads_for(engine.WAIT): assert threads() == 2
+    torch.set_num_threads(1)
+    with threads_for(engine.WAIT): assert threads() == 1
+    with pytest.raises(KeyError), threads_for(): {}["an error inside"]
+    torch.set_num_threads(2)
+    with threads_for(engine.WAIT): assert threads() == 2
+
+
+# Inner products and coordinates
+
+def test_products_of_blocks_are_those_of_all():
+    z = vectors(300, 7)
+    gram = products(z)
+    assert torch.allclose(gram, z @ z.T, rtol=0, atol=1e-13) and torch.equal(gram, gram.T)
+
+
+@pytest.mark.parametrize("n, d, columns", [(5, 40, 10), (10, 20, 20), (30, 20, 20)])
+def test_coordinates_have_the_inner_products_and_no_more_columns_than_needed(n, d, columns):
+    x, y = vectors(n, d), vectors(n, d, 1)
+    y[0] = 0
+    geometry = Geometry.from_vectors(x, y)
+    assert not geometry.affine and geometry.dead_y == 1
+    nameless = Geometry(geometry.unit_gram, n, geometry.norms, vectors=geometry.vectors)   # d is not said
+    accumulated = Geometry.from_gram(geometry.gram, n)
+    assert not nameless.affine and geometry.coordinates.shape == (2 * n, columns)
+    for known in (geometry, nameless, accumulated):
+        assert known.coordinates.shape[1] <= max(2 * n, columns)
+        assert torch.allclose(known.coordinates @ known.coordinates.T, geometry.unit_gram, rtol=0, atol=1e-12)
+        assert (known.coordinates[n] == 0).all()
+
+
+def test_roots_of_gram_matrices_leave_out_what_is_rounding_noise():
+    z = vectors(6, 3)
+    gram = z @ z.T
+    root = engine.gram_root(gram)
+    assert torch.allclose(root @ root.T, gram, rtol=0, atol=1e-12) and int((root != 0).any(0).sum()) == 3
+    assert torch.equal(engine.gram_root(torch.zeros(2, 2).double()), torch.zeros(2, 2).double())
+    assert torch.equal(engine.gram_root(-torch.eye(2).double()), torch.zeros(2, 2).double())
+
+
+def test_what_is_left_of_a_constant_neuron_is_zero():
+    x, y = vectors(3, 50) + 2, vectors(2, 50, 1)
+    x[1] = 0.1
+    geometry = Geometry.from_vectors(x, y, affine=True)
+    z = torch.cat([x, y])
+    streamed = from_gram(z @ z.T, 3, 50, affine=True, sums=z.sum(1))
+    for known in (geometry, streamed):
+        assert (known.unit_gram[1] == 0).all() and (known.unit_gram[:, 1] == 0).all() and not known.dead.any()
+    assert torch.allclose(streamed.unit_gram, geometry.unit_gram, rtol=0, atol=1e-9)
+    rest = z - z.mean(1, keepdim=True)
+    assert torch.allclose(geometry.gram, rest @ rest.T, rtol=0, atol=1e-9)
+
+
+def bad(n, change):
+    z = vectors(n, n + 5)
+    gram = z @ z.T
+    change(gram)
+    return gram
+
+
+def at(i, j, value):
+    def change(gram): gram[i, j] = value
+    return change
+
+
+def stretched(i, j, factor):
+    "One inner product, with its mirror image, so many times what the lengths allow."
+    def change(gram): gram[i, j] = gram[j, i] = factor * (gram[i, i] * gram[j, j]) ** 0.5
+    return change
+
+
+def skewed(i, j, part):
+    "One inner product, without its mirror image, off by this part of the lengths."
+    def change(gram): gram[i, j] += part * (gram[i, i] * gram[j, j]) ** 0.5
+    return change
+
+
+@pytest.mark.parametrize("gram, n_x, error, problem", [
+    (bad(4, at(0, 1, 0.0)).float(), 2, TypeError, "float64"),
+    (vectors(4, 3), 2, ValueError, "square"),
+    (vectors(4, 3)[:, 0], 2, ValueError, "square"),
+    (bad(4, lambda gram: None), 0, ValueError, "n_x"),
+    (bad(4, lambda gram: None), 4, ValueError, "n_x"),
+    (bad(4, at(2, 2, -1e-30)), 2, ValueError, "negative"),
+    (bad(4, at(3, 3, np.nan)), 2, ValueError, "NaN"),
+    (bad(4, at(3, 0, np.inf)), 2, ValueError, "NaN"),
+    (bad(300, at(299, 298, np.nan)), 2, ValueError, "NaN"),
+    (bad(4, skewed(0, 3, 1e-8)), 2, ValueError, "symmetric"),
+    (bad(300, skewed(298, 299, 1e-8)), 2, ValueError, "symmetric"),
+    (bad(300, skewed(0, 299, 1e-8)), 2, ValueError, "symmetric"),
+    (bad(4, stretched(0, 3, 1 + 1e-8)), 2, ValueError, "lengths"),
+    (bad(4, stretched(0, 3, -2)), 2, ValueError, "lengths"),
+    (bad(300, stretched(257, 258, 2)), 2, ValueError, "lengths"),
+])
+def test_what_is_no_gram_matrix_is_refused(gram, n_x, error, problem):
+    with pytest.raises(error, match=problem): from_gram(gram, n_x)
+
+
+@pytest.mark.parametrize("change", [at(0, 0, 0.0), skewed(0, 3, 1e-10), stretched(1, 2, 1 + 1e-10)])
+def test_what_rounding_makes_of_a_gram_matrix_is_none_of_its_faults(change):
+    gram = bad(4, change)
+    if gram[0, 0] == 0: gram[0] = gram[:, 0] = 0
+    assert from_gram(gram, 3).n_y == 1
+
+
+@pytest.mark.parametrize("options, problem", [
+    ({"n_samples": 9}, "need sums"), ({"sums": np.zeros(4)}, "need sums"),
+    ({"n_samples": 9, "sums": np.zeros(3)}, "4 finite"), ({"n_samples": 9, "sums": np.full(4, np.nan)}, "4 finite"),
+    ({"n_samples": 0, "sums": np.zeros(4)}, "at least 1"), ({"n_samples": 9, "sums": np.full(4, 1e3)}, "longer"),
+])
+def test_sums_that_belong_to_no_affine_match_are_refused(options, problem):
+    with pytest.raises(ValueError, match=problem): from_gram(bad(4, lambda gram: None), 2, affine=True, **options)
+
+
+def test_one_input_and_a_mean_as_long_as_its_vector_are_allowed():
+    assert from_gram(torch.ones(2, 2).double(), 1, 1, affine=True, sums=np.array([1, 1 + 1e-10])).unit_gram.eq(0).all()
+
+
+# What rounding may have done
+
+def test_what_the_inner_products_of_vectors_lack_is_less_than_the_noise():
+    for n, d in ((2, 5), (20, 40), (20, 2000)):
+        unit = Geometry.from_vectors(vectors(n, d), vectors(n, d, 1)).vectors
+        exact = unit.numpy().astype(np.longdouble)
+        geometry = Geometry.from_vectors(unit[:n], unit[n:])
+        error = np.linalg.norm((geometry.unit_gram.numpy() - exact @ exact.T).astype(float), 2)
+        assert error < geometry.gram_noise(2 * n) < 1e-12
+        assert from_gram(geometry.gram, n).gram_noise(2 * n) <= geometry.gram_noise(2 * n)
+
+
+def nearly_dependent(gap, seed=0):
+    "Five vectors in eight dimensions, the last of which leaves the span of the others by `gap`."
+    z = vectors(5, 8, seed)
+    z[4] = z[:2].sum(0) + gap * z[4]
+    return z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+
+
+def test_intervals_hold_distances_however_they_are_rounded():
+    for seed in range(20):
+        for gap in (1.0, 1e-3, 1e-6):
+            others, z = nearly_dependent(gap, seed), vectors(3, 8, 100 + seed)
+            z /= torch.linalg.vector_norm(z, dim=1, keepdim=True)
+            least, most = residual_interval(z, others, TOLERANCE)
+            assert (most - least).max() < 1e-12 / gap
+            for k in range(20):
+                turn, order = torch.linalg.qr(vectors(8, 8, seed + k))[0], torch.randperm(5)
+                distance = engine.residual_norms(z @ turn, others[order] @ turn, TOLERANCE)
+                assert ((least <= distance) & (distance <= most)).all()
+
+
+def test_the_interval_is_wide_where_a_direction_is_at_the_tolerance():
+    "To one part in 10^8, which is what rounding moves the singular value by."
+    low, high, z = 1e-9, 1e-7, torch.eye(3)[2:].double()
+    at = lambda gap: torch.tensor([[1.0, 0, 0], [1, 0, gap]], dtype=torch.float64)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(engine.directions(at(middle))[1][1]) <= TOLERANCE else (low, middle)
+    least, most = residual_interval(z, at(low), TOLERANCE)
+    assert least < 1e-6 and most > 0.99
+    for gap, distance in ((low / 1.001, 1), (low * 1.001, 0)):
+        least, most = residual_interval(z, at(gap), TOLERANCE)
+        assert abs(least - distance) < 1e-6 and abs(most - distance) < 1e-6
+
+
+def test_nothing_is_in_the_span_of_no_vectors():
+    z = vectors(2, 4)
+    z /= torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    least, most = residual_interval(z, z[:0], TOLERANCE)
+    assert (least <= 1).all() and (most >= 1).all() and (most - least < 1e-13).all()
+
+
+def test_a_part_may_reach_out_of_the_whole_by_one_over_a_small_share():
+    """y[2] is a thousandth of the combination that vanishes but for 5e-9 of the third direction. Without y[2], the
+    others span that direction to 5e-6: x[1] passes among two, fails among three, and the user is told.
+    """
+    y = np.array([[1.0, 0, 0], [1, 1e-3, 5e-9], [0, 1, 0]])
+    x = np.array([[1.0, 0, 0], [0, 1, 5e-6]])
+    assert is_match(x, y, Match([0, 1], [0, 1]), 2e-6) and not is_match(x, y, Match([0, 1], [0, 1, 2]), 2e-6)
+    with pytest.warns(UserWarning, match="within rounding errors"): maximum_match(x, y, 2e-6)
+
+
+# Tables, while neurons leave
+
+def table_of(z, own, others):
+    "S and C of the definition: the pseudo-inverse of the inner products, and the coefficients of the others."
+    size = torch.linalg.vector_norm(z[own], dim=1, keepdim=True)
+    inverse = torch.linalg.pinv(z[own] / size, rtol=1e-6)
+    return inverse.T @ inverse, inverse.T @ z[others].T
+
+
+@pytest.mark.parametrize("spare", [0, 1, 3])
+def test_tables_are_those_of_a_new_fit_while_neurons_leave(spare):
+    rng = np.random.default_rng(spare)
+    x, y = vectors(8, 30), vectors(8, 30, 1)
+    for k in range(spare): x[7 - k] = torch.as_tensor(rng.normal(size=4)) @ x[:4]
+    geometry = Geometry.from_vectors(x, y)
+    pair, z = Pair(geometry, torch.ones(16, dtype=torch.bool)), geometry.coordinates
+    for step, gone in enumerate([[0, 9], [5], [12, 13], [1], [2, 8]]):
+        out = torch.zeros_like(pair.alive)
+        out[torch.searchsorted(pair.index, torch.tensor(gone))] = True
+        pair.delete(out)
+        if step == 2: pair.settle()
+        assert pair.wear >= 1 and pair.pending() == sum(len(span.left) for span in pair.spans)
+        left = pair.index[pair.alive]
+        own = left[left < 8], left[left >= 8]
+        for span, mine, others in zip(pair.spans, own, reversed(own)):
+            j = torch.searchsorted(pair.index, mine) - span.own.start
+            inverse, coefficients = table_of(z, mine, others)
+            table = engine.rows_of(span, j)
+            assert torch.allclose(table[:, torch.searchsorted(pair.index, mine)], inverse, atol=1e-8)
+            assert torch.allclose(table[:, torch.searchsorted(pair.index, others)], coefficients, atol=1e-8)
+            assert torch.allclose(span.now[j], inverse.diagonal(), atol=1e-8) and (span.peak[j] >= span.now[j]).all()
+            ways = engine.ways_of(span, j)
+            rank = torch.linalg.matrix_rank(z[mine], rtol=1e-6)
+            assert torch.linalg.matrix_rank(ways, atol=1e-8) == len(mine) - rank
+            assert torch.allclose(ways @ z[mine], torch.zeros(1).double(), atol=1e-8)
+            true = engine.residual_norms(z[others], z[mine], TOLERANCE) ** 2
+            assert torch.allclose(pair.r[torch.searchsorted(pair.index, others)], true, atol=1e-10)
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-2, 1e-4])
+def test_a_fit_says_how_small_its_singular_values_are_and_how_far_it_may_be_off(gap):
+    z = torch.cat([nearly_dependent(gap), vectors(3, 8, 1) / 3])
+    own, j = slice(0, 5), torch.tensor([0, 1, 3, 4])
+    smallest = float(torch.linalg.svdvals(z[j])[-1])
+    true = engine.residual_norms(z, z[j], TOLERANCE) ** 2
+    gram = engine.fit_gram(z @ z.T, own, j, 16 * 2.0**-52)
+    rows = engine.fit_rows(z, own, j, TOLERANCE)
+    assert smallest / 4 < gram.least < smallest * (1 + 1e-6) and abs(rows.least - smallest) < 1e-12
+    assert ((gram.residual - true)[5:].abs() <= gram.squared).all() and gram.squared < 1e-12 / gap**2
+    assert gram.distance == gram.step == rows.squared == rows.step == 0
+    assert ((rows.residual**0.5 - true**0.5)[5:].abs() <= rows.distance).all() and rows.distance < 1e-12 / gap
+
+
+def test_a_fit_of_what_is_dependent_is_left_to_the_vectors():
+    z = vectors(3, 8)
+    z[2] = z[0]
+    assert engine.fit_gram(z @ z.T, slice(0, 3), torch.arange(3), 1e-15) is None
+    fit = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE)
+    assert fit.least == 0 and len(fit.span.ways) == 1 and fit.step < 1e-12
+    nothing = engine.fit_rows(z, slice(0, 3), torch.arange(0), TOLERANCE)
+    assert nothing.least == 1 and torch.allclose(nothing.residual, (z**2).sum(1))
+
+
+def test_a_cautious_pair_knows_nothing_by_its_tables():
+    geometry = Geometry.from_vectors(vectors(3, 9), vectors(3, 9, 1))
+    everyone = torch.ones(6, dtype=torch.bool)
+    known, cautious = Pair(geometry, everyone), Pair(geometry, everyone, cautious=True)
+    assert known.margin(0.5) < 1e-12 and known.knows(0.5) and not known.knows(0.0)
+    assert cautious.margin(0.5) == np.inf and not cautious.knows(0.5)
+    assert 0.25 <= known.fails_above(0.5) < 0.25 + 1e-12
+    known.wear, known.squared, known.distance, known.step = 2.0, 1e-6, 1e-3, 0.1
+    assert known.margin(0.25) == pytest.approx(2e-6 + 2 * 2e-3 * 0.5 + 4e-6)
+    assert known.margin(-1e-9) == pytest.approx(2e-6 + 4e-6)
+    assert known.fails_above(0.5) == pytest.approx(0.7**2 + known.margin(0.25))
