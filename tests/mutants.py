@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "subspace_match"
@@ -33,7 +33,7 @@ QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not
 TESTED = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
           "test_geometry.py", "test_engine.py", "test_simple.py", "test_algorithms.py"]
 SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
-        "or three_gram_matrices or small_run")
+        "or three_gram_matrices or small_run or symmetries")
 
 COMPARE = {ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
@@ -131,7 +131,8 @@ def judge(module, source):
     except BaseException as error: return f"fuzz: {type(error).__name__}"
     class First:
         def pytest_configure(self):
-            settings.register_profile("mutants", deadline=None, derandomize=True, max_examples=25)
+            settings.register_profile("mutants", deadline=None, derandomize=True, max_examples=25,
+                                      phases=[Phase.explicit, Phase.generate])
             settings.load_profile("mutants")
         def pytest_runtest_logreport(self, report):
             if report.failed: self.name = report.nodeid.split("::")[-1]
