@@ -461,7 +461,9 @@ COMMAND = "from subspace_match.cli import main; main()"
 
 
 def together(folder, *arguments):
-    "Give a command to two processes, as torchrun does; returns what each prints, which is left in `folder`."
+    """Give a command to two processes, as torchrun does; returns what each prints, which is left in `folder`, without
+    the lines that older PyTorch has about its connections.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -470,7 +472,8 @@ def together(folder, *arguments):
     processes = [python(COMMAND, *arguments, "--device", "cpu", output=outputs[rank], RANK=str(rank), **environment)
                  for rank in range(2)]
     codes = [finished(process) for process in processes]
-    said = [output.read_text(encoding="utf-8") for output in outputs]
+    said = ["".join(line for line in output.read_text(encoding="utf-8").splitlines(True) if line[:6] != "[Gloo]")
+            for output in outputs]
     assert codes == [0, 0], said
     return said
 
