@@ -14,6 +14,14 @@ def vectors(n, d, seed=0):
     return torch.as_tensor(np.random.default_rng(seed).normal(size=(n, d)))
 
 
+@pytest.mark.parametrize("convert", [lambda z: z, lambda z: z.numpy(), lambda z: z.clone().requires_grad_()],
+                         ids=["torch", "numpy", "gradient"])
+def test_activations_come_as_arrays_and_as_tensors(convert):
+    x, y = vectors(2, 5), vectors(3, 5, 1)
+    geometry = Geometry.from_vectors(convert(x), convert(y))
+    assert torch.allclose(geometry.gram, torch.cat([x, y]) @ torch.cat([x, y]).T) and geometry.n_samples == 5
+
+
 # Threads
 
 @pytest.fixture
@@ -68,6 +76,7 @@ def test_roots_of_gram_matrices_leave_out_what_is_rounding_noise():
     gram = z @ z.T
     root = engine.gram_root(gram)
     assert torch.allclose(root @ root.T, gram, rtol=0, atol=1e-12) and int((root != 0).any(0).sum()) == 3
+    assert torch.allclose(engine.gram_root(1e-30 * gram) @ engine.gram_root(1e-30 * gram).T, 1e-30 * gram, atol=1e-42)
     assert torch.equal(engine.gram_root(torch.zeros(2, 2).double()), torch.zeros(2, 2).double())
     assert torch.equal(engine.gram_root(-torch.eye(2).double()), torch.zeros(2, 2).double())
 
@@ -159,7 +168,9 @@ def test_what_the_inner_products_of_vectors_lack_is_less_than_the_noise():
         geometry = Geometry.from_vectors(unit[:n], unit[n:])
         error = np.linalg.norm((geometry.unit_gram.numpy() - exact @ exact.T).astype(float), 2)
         assert error < geometry.gram_noise(2 * n) < 1e-12
-        assert from_gram(geometry.gram, n).gram_noise(2 * n) <= geometry.gram_noise(2 * n)
+        # as derived: two roundings of each entry, and the sums over inputs, where they are ours
+        assert geometry.gram_noise(6) == pytest.approx((12 + (6 * d) ** 0.5) * 2.0**-52)
+        assert from_gram(geometry.gram, n, d).gram_noise(6) == pytest.approx(12 * 2.0**-52)
 
 
 def nearly_dependent(gap, seed=0):
