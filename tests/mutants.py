@@ -1,7 +1,8 @@
 """Do the tests notice when the engine is wrong? It is changed in one place at a time: `python tests/mutants.py -h`.
 
 A mutant is one comparison, sign, constant, condition or early return changed. Each runs, in a process of its own, the
-instances of fuzz.py and then the quick tests of the engine, to the first failure, with a quarter of the usual random
+examples in docstrings and the tests of single pieces, the instances of fuzz.py, and then the quick tests of the
+algorithms, to the first failure, with a quarter of the usual random
 examples. (Slow tests would take two minutes for each mutant that none notices; most of them search exhaustively, as
 fuzz.py does.) The tally has a row for each
 mutant and is written as it goes, so that a run may be stopped at any time and goes on where it stopped. The reason
@@ -30,10 +31,11 @@ PACKAGE = TESTS.parent / "subspace_match"
 MODULES = ["geometry", "maximum", "minimal", "simple"]
 OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path in TESTS.glob("test_*.py"))}
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
-TESTED = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
-          "test_geometry.py", "test_engine.py", "test_simple.py", "test_algorithms.py"]
-SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or constant or hard_spectra or lemma_17 "
-        "or three_gram_matrices or small_run or symmetries")
+FIRST = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
+         "test_geometry.py", "test_arguments.py"]
+THEN = ["test_engine.py", "test_simple.py", "test_algorithms.py"]
+SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or depends_on_a_constant or hard_spectra "
+        "or lemma_17 or three_gram_matrices or small_run or symmetries")
 
 COMPARE = {ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
@@ -121,14 +123,25 @@ def judge(module, source):
 
     for known in [known for known in sys.modules if known.partition(".")[0] in OURS]: del sys.modules[known]
     sys.meta_path.insert(0, Mutated())
+    try: import fuzz  # noqa: F401  before the tests' settings, which wrap what they see imported
+    except BaseException as error: return f"import: {type(error).__name__}"
+    return noticed(FIRST) or noticed_by_fuzz() or noticed(THEN) or "survived"
+
+
+def noticed_by_fuzz():
+    "The name of the kind of instances that fails, or of the error."
+    import fuzz
     try:
-        import fuzz
         fuzz.BATCH = 12
         for k in range(2):
             for kind in fuzz.ALL_KINDS:
                 tally = fuzz.run(kind, k, 3)
                 if tally["errors"] or tally["differ_where_warned"] > 6: return f"fuzz {kind.__name__}"
     except BaseException as error: return f"fuzz: {type(error).__name__}"
+
+
+def noticed(tests):
+    "The name of the test that fails, if one does."
     class First:
         def pytest_configure(self):
             settings.register_profile("mutants", deadline=None, derandomize=True, max_examples=25,
@@ -138,8 +151,8 @@ def judge(module, source):
             if report.failed: self.name = report.nodeid.split("::")[-1]
     first = First()
     arguments = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", f"not ({SLOW})",
-                 *(str(TESTS / test) for test in TESTED)]
-    return getattr(first, "name", "tests") if pytest.main(arguments, plugins=[first]) else "survived"
+                 *(str(TESTS / test) for test in tests)]
+    return getattr(first, "name", "tests") if pytest.main(arguments, plugins=[first]) else None
 
 
 def outcome(module, source, seconds):
@@ -172,7 +185,7 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in TESTED)):  # libraries, once for all
+    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in FIRST + THEN)):  # libraries, once for all
         importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
