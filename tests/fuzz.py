@@ -9,7 +9,8 @@ stopped at any time and goes on where it stopped. What is compared:
 - every maximum, minimal and simple match with Definition 1, by `is_match`; affine ones with the constant vector as one
   more neuron of both sides.
 
-An answer that differs is an error, unless the user was warned that rounding decides.
+An answer that differs is an error, unless the user was warned that rounding decides. A match that is none is one even
+then; but not an affine one, where neurons may be so nearly constant that the constant vector takes their direction.
 """
 
 import argparse
@@ -46,10 +47,12 @@ def near_tolerance(rng, n_x, n_y, d):
 
 
 def affine(rng, n_x, n_y, d):
-    "Neurons with means of any size, some nearly constant; the constant vector is in both spans."
-    x = rng.normal(size=(n_x, d + 3)) * rng.choice([0.05, 1], (n_x, 1)) + rng.choice([0, 1, 3], (n_x, 1))
+    "Neurons with means of any size, some constant but for 1e-7 of their length; the constant vector is in both spans."
+    def nearly(z):
+        return z * rng.choice([1, 0.05, 10 ** -rng.uniform(0, 7)], (len(z), 1)) + rng.choice([0, 1, 3], (len(z), 1))
+    x = nearly(rng.normal(size=(n_x, d + 3)))
     y = (rng.normal(size=(n_y, n_x)) * rng.integers(0, 2, (n_y, n_x))) @ x + 0.3 * rng.normal(size=(n_y, d + 3))
-    return x, y + rng.choice([0, 1, 3], (n_y, 1))
+    return x, nearly(y)
 
 
 ALL_KINDS = [*KINDS, affine, near_tolerance]
@@ -86,17 +89,18 @@ def distances(z, vectors, subset):  # (B, n, d), (B, m, d), a bit mask
     return np.linalg.norm(z, axis=2)
 
 
-def passing(z, vectors, eps):
+def passing(z, vectors, eps, is_affine):
     "(B, 2^m) bit masks: which z are within eps of the span of each subset of the vectors."
-    bits = 1 << np.arange(z.shape[1])
-    return np.stack([(distances(z, vectors, s) <= eps[:, None] + TOLERANCE) @ bits
-                     for s in range(1 << vectors.shape[1])], 1)
+    bits, m = 1 << np.arange(z.shape[1]), vectors.shape[1]
+    if is_affine: vectors = np.concatenate([vectors, np.ones_like(vectors[:, :1])], 1)
+    subsets = [s + (is_affine << m) for s in range(1 << m)]
+    return np.stack([(distances(z, vectors, s) <= eps[:, None] + TOLERANCE) @ bits for s in subsets], 1)
 
 
-def all_matches(x, y, eps):
+def all_matches(x, y, eps, is_affine):
     "(B, 2^n_y, 2^n_x) bool: is this pair of subsets a match?"
     X, Y = np.arange(1 << x.shape[1]), np.arange(1 << y.shape[1])[:, None]
-    ok_x, ok_y = passing(x, y, eps), passing(y, x, eps)
+    ok_x, ok_y = passing(x, y, eps, is_affine), passing(y, x, eps, is_affine)
     return (X & ~ok_x[:, :, None] == 0) & (Y & ~ok_y[:, None, :] == 0)
 
 
@@ -150,9 +154,7 @@ def differences(x, y, eps, masks, kind, i):
 def run(kind, k, most):
     "The tally of one batch."
     x, y, eps = batch(kind, k, most)
-    z_x, z_y = units(x), units(y)
-    if kind is affine: z_x, z_y = (z - z.mean(2, keepdims=True) for z in (z_x, z_y))
-    tables = all_matches(z_x, z_y, eps)
+    tables = all_matches(units(x), units(y), eps, kind is affine)
     tally = {"kind": kind.__name__, "batch": k, "n_x": x.shape[1], "n_y": y.shape[1], "d": x.shape[2],
              "instances": len(x), "warned": 0, "differ_where_warned": 0, "errors": 0, "not_a_match": 0}
     for i, (a, b, e, table) in enumerate(zip(x, y, eps.tolist(), tables)):
@@ -163,7 +165,7 @@ def run(kind, k, most):
         tally["warned"] += warned
         tally["not_a_match"] += "not a match" in wrong
         tally["differ_where_warned"] += bool(wrong) and warned
-        if wrong and (not warned or "not a match" in wrong):
+        if wrong and (not warned or "not a match" in wrong and kind is not affine):
             tally["errors"] += 1
             print(f"{kind.__name__} batch {k} instance {i}: {', '.join(sorted(set(wrong)))}", flush=True)
     return tally

@@ -1,5 +1,6 @@
 """The engine against the definition: hypothesis looks for instances on which it is wrong."""
 
+import warnings
 from copy import copy
 
 import numpy as np
@@ -245,6 +246,43 @@ def test_where_a_distance_meets_the_threshold_to_the_last_bits_the_user_is_told(
     with pytest.warns(UserWarning, match="within rounding errors"): maximum_match(x, y, eps)
 
 
+@pytest.mark.parametrize("s, more", [(1e-3, 0), (1e-5, 1e-12), (1e-7, 1e-10)])
+def test_affine_matches_of_nearly_constant_neurons_pass_or_the_user_is_told(s, more):
+    "y differs from the constant vector by s times w, and rounding moves w by one over s."
+    one, w, rest = np.linalg.qr(np.c_[np.ones(8), np.random.default_rng(1).normal(size=(8, 2))])[0].T
+    x, y, eps = (3**0.5 * w + rest)[None] / 2, (one + s * w)[None], 0.5 - TOLERANCE + more
+    for k in range(20):
+        order = np.random.default_rng(k).permutation(8)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = maximum_match(Geometry.from_vectors(x[:, order], y[:, order], affine=True), eps=eps)
+        assert told or fuzz.passes(x[:, order], y[:, order], found, eps, is_affine=True)
+
+
+@pytest.mark.parametrize("gap, more", [(2e-5, 5e-8), (2e-5, 2e-7), (1e-4, 1e-8)])
+def test_what_inner_products_alone_do_not_resolve_the_user_is_told(gap, more):
+    "y[1] adds its direction by a gap whose square is all that they know of it."
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(8, 8)))[0][:3]
+    z = np.array([[1, 0, 0], [0, 3**0.5 / 2, 0.5], [1, 0, 0], [1, gap, 0]]) @ turn
+    for k in range(20):
+        part = z[:, np.random.default_rng(k).permutation(8)]
+        with pytest.warns(UserWarning, match="rounding"):
+            maximum_match(Geometry.from_gram(part @ part.T, 2), eps=0.5 - 2.0**-20 + more)
+
+
+def test_a_direction_that_is_dropped_far_away_warns_of_nothing(recwarn):
+    "No distance is near eps."
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        q = np.linalg.qr(rng.normal(size=(10, 10)))[0]
+        y = q[:5] + 0.0
+        y[1] = y[0] + 1e-9 * rng.normal(size=10)
+        x = y[[0, 2, 3, 4]] * np.cos(0.1) + np.sin(0.1) * q[5:9]
+        x[3] = np.cos(0.4) * y[4] + np.sin(0.4) * q[8]
+        maximum_match(x, y, 0.3)
+    assert not any("within rounding errors" in str(warning.message) for warning in recwarn)
+
+
 def test_where_part_of_a_match_spans_what_all_of_it_does_not_the_user_is_told():
     """y[1] differs from y[0] by a direction that is dropped. It turns the direction that y[2] adds, by 1.7e-4; so x[1]
     passes among y[0] and y[2], and fails among all three.
@@ -333,7 +371,7 @@ def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
     for value in values:
         monkeypatch.setattr(f"subspace_match.algorithms.{module}.{name}", value)
         assert (maximum_match(x, y, 0.65), minimal_matches(x, y, 0.65, seed=0)) == before[:2]
-        assert np.allclose(match_levels(x, y).x, before[2].x, rtol=1e-3)
+        assert np.allclose(match_levels(x, y).x, before[2].x, rtol=5e-3 if name == "MOST_MARGIN" else 1e-4)
 
 
 def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):

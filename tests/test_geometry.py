@@ -1,5 +1,7 @@
 """The pieces of the engine, each held to what its docstring says."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,18 @@ def test_what_is_left_of_a_constant_neuron_is_zero():
     assert torch.allclose(geometry.gram, rest @ rest.T, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("gap, told", [(1e-3, False), (2e-7, True), (3e-8, True), (0.0, False)])
+def test_nearly_constant_neurons_are_told_of(gap, told, recwarn):
+    "What they add to a span is a direction or rounding noise."
+    y = 1 + gap * vectors(1, 8, 1)
+    Geometry.from_vectors(vectors(1, 8), y, affine=True)
+    assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
+    recwarn.clear()
+    z = torch.cat([vectors(1, 8), 1 + 50 * gap * vectors(1, 8, 1)])   # inner products alone resolve less
+    from_gram(z @ z.T, 1, 8, affine=True, sums=z.sum(1))
+    assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
+
+
 def bad(n, change):
     z = vectors(n, n + 5)
     gram = z @ z.T
@@ -163,14 +177,17 @@ def test_one_input_and_a_mean_as_long_as_its_vector_are_allowed():
 
 def test_what_the_inner_products_of_vectors_lack_is_less_than_the_noise():
     for n, d in ((2, 5), (20, 40), (20, 2000)):
-        unit = Geometry.from_vectors(vectors(n, d), vectors(n, d, 1)).vectors
-        exact = unit.numpy().astype(np.longdouble)
-        geometry = Geometry.from_vectors(unit[:n], unit[n:])
-        error = np.linalg.norm((geometry.unit_gram.numpy() - exact @ exact.T).astype(float), 2)
+        z = vectors(2 * n, d).float().double()   # of which products are exact
+        exact = torch.tensor([[math.fsum(a * b) for b in z.numpy()] for a in z.numpy()], dtype=torch.float64)
+        size, geometry = exact.diagonal().sqrt(), Geometry.from_vectors(z[:n], z[n:])
+        error = torch.linalg.matrix_norm(geometry.unit_gram - exact / size[:, None] / size, 2)
         assert error < geometry.gram_noise(2 * n) < 1e-12
-        # as derived: two roundings of each entry, and the sums over inputs, where they are ours
-        assert geometry.gram_noise(6) == pytest.approx((12 + (6 * d) ** 0.5) * 2.0**-52)
-        assert from_gram(geometry.gram, n, d).gram_noise(6) == pytest.approx(12 * 2.0**-52)
+        # as derived: two roundings of each entry, and the sums over inputs, as far as they are known
+        exactly = {"rel": 1e-9, "abs": 0}
+        known, unknown = (from_gram(geometry.gram, n, known) for known in (d, None))
+        assert geometry.gram_noise(6) == pytest.approx((12 + (6 * d) ** 0.5) * 2.0**-52, **exactly)
+        assert known.gram_noise(6) == geometry.gram_noise(6) == known.root_noise(6) and geometry.root_noise(6) == 0
+        assert unknown.gram_noise(6) == pytest.approx(12 * 2.0**-52, **exactly)
 
 
 def nearly_dependent(gap, seed=0):
@@ -188,9 +205,31 @@ def test_intervals_hold_distances_however_they_are_rounded():
             least, most = residual_interval(z, others, TOLERANCE)
             assert (most - least).max() < 1e-12 / gap
             for k in range(20):
-                turn, order = torch.linalg.qr(vectors(8, 8, seed + k))[0], torch.randperm(5)
+                turn, order = torch.linalg.qr(vectors(8, 8, seed + k))[0], np.random.default_rng(k).permutation(5)
                 distance = engine.residual_norms(z @ turn, others[order] @ turn, TOLERANCE)
                 assert ((least <= distance) & (distance <= most)).all()
+
+
+@pytest.mark.parametrize("kind", ["vectors", "affine", "gram"])
+@pytest.mark.parametrize("gap", [1.0, 1e-2, 1e-4])
+def test_intervals_hold_distances_in_any_order_of_inputs(kind, gap):
+    "Neurons that are nearly dependent, affine ones that are nearly constant, and inner products alone."
+    def geometry_of(x, y):
+        z = torch.cat([x, y])
+        if kind == "gram": return from_gram(z @ z.T, len(x), z.shape[1])
+        return Geometry.from_vectors(x, y, affine=kind == "affine")
+    everyone, moved = torch.ones(6, dtype=torch.bool), 0.0
+    for seed in range(10):
+        x, y = vectors(3, 9, seed), vectors(3, 9, 50 + seed)
+        y[2] = 1 + gap * y[2] if kind == "affine" else y[0] + gap * y[2]
+        least, most = geometry_of(x, y).interval(everyone)
+        for k in range(20):
+            order = np.random.default_rng(k).permutation(9)
+            distance = geometry_of(x[:, order], y[:, order]).distances(everyone)
+            assert ((least <= distance) & (distance <= most)).all()
+            moved = max(moved, float((distance - (least + most) / 2).abs().max()))
+        assert (most - least).max() < 1e-11 / gap ** (1 if kind != "gram" else 2)
+    assert moved > 0
 
 
 def test_the_interval_is_wide_where_a_direction_is_at_the_tolerance():
@@ -280,7 +319,8 @@ def test_a_fit_says_how_small_its_singular_values_are_and_how_far_it_may_be_off(
 def test_a_fit_of_what_is_dependent_is_left_to_the_vectors():
     z = vectors(3, 8)
     z[2] = z[0]
-    assert engine.fit_gram(z @ z.T, slice(0, 3), torch.arange(3), 1e-15) is None
+    by_products = engine.fit_gram(z @ z.T, slice(0, 3), torch.arange(3), 1e-15)
+    assert by_products is None or by_products.squared > engine.MOST_ERROR
     fit = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE)
     assert fit.least == 0 and len(fit.span.ways) == 1 and fit.step < 1e-12
     nothing = engine.fit_rows(z, slice(0, 3), torch.arange(0), TOLERANCE)

@@ -35,9 +35,10 @@ def svd(
 
 def directions(
     z: Annotated[Tensor, "m k"],
+    full: bool = False,  # see `svd`
 ) -> tuple[Annotated[Tensor, "p _"], Annotated[Tensor, "_"], Annotated[Tensor, "_ k"]]:
     "The singular value decomposition of the rows of `z` that are not zero, scaled to length one."
-    return svd(unit_rows(z[(z != 0).any(1)]))
+    return svd(unit_rows(z[(z != 0).any(1)]), full)
 
 
 def span_rows(
@@ -68,14 +69,14 @@ def residual_norms(
 
 
 def step_of(
-    u: Annotated[Tensor, "m q"],  # left singular vectors, as columns
+    u: Annotated[Tensor, "m m"],  # all left singular vectors, as columns
     s: Annotated[Tensor, "p"],  # singular values, descending
     rank: int,  # so many are kept
     tolerance: float,  # of the rank decision
 ) -> float:
     "How far, about, the span of some of the m vectors may reach out of that of all, once directions are dropped."
     if not 0 < rank < len(s): return 0.0
-    shares = (1 - (u[:, :rank] ** 2).sum(1)).clamp(min=0).sqrt()
+    shares = torch.linalg.vector_norm(u[:, rank:], dim=1)
     return float(s[rank] / s[rank - 1] / shares[shares > tolerance].min())
 
 
@@ -83,16 +84,22 @@ def residual_interval(
     z: Annotated[Tensor, "n k"],  # rows, of length one or less
     vectors: Annotated[Tensor, "m k"],  # rows
     tolerance: float,  # of the rank decision
+    gram_noise: float = 0.0,  # where the rows are only a root of a Gram matrix: see `Geometry.gram_noise`
 ) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
     """What the distances of `residual_norms` are at least and at most, should all be rounded differently; the lower
-    end is also one for distances from the span of only some of the vectors.
+    end is also an estimate for distances from the span of only some of the vectors.
     """
-    u, s, v = directions(vectors)
+    vectors = vectors[(vectors != 0).any(1)]
+    u, s, v = directions(vectors, full=len(vectors) > vectors.shape[1])
+    size = torch.linalg.vector_norm(vectors, dim=1)
     noise = 2 * (len(z) + len(vectors)) * torch.finfo(z.dtype).eps
-    maybe, surely = (int((s > tolerance + shift).sum()) for shift in (-noise, noise))
+    shift = (noise + gram_noise / tolerance) / float(size.min()) if len(size) else 0.0
+    maybe, surely = (int((s > tolerance + by).sum()) for by in (-shift, shift))
     least, most = (torch.linalg.vector_norm(outside(z, v[:rank]), dim=1) for rank in (maybe, surely))
-    error = noise * (1 + (1 / float(s[maybe - 1]) if maybe else 0.0))
-    return (least - error - step_of(u, s, maybe, tolerance)).clamp(min=0), most + error
+    reach = float(((u[:, :maybe] / s[:maybe] / size[:, None]) ** 2).sum())
+    error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
+    least = (least**2 - squared).clamp(min=0).sqrt() - error - step_of(u, s, maybe, tolerance)
+    return least.clamp(min=0), (most**2 + squared).sqrt() + error
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -182,14 +189,18 @@ class Geometry:
     ) -> tuple[Annotated[Tensor, "N"], Annotated[Tensor, "N"]]:
         "What these distances are at least and at most, whatever rounding does to them."
         rows, ends = self.coordinates, (torch.zeros_like(self.norms), torch.zeros_like(self.norms))
+        noise = self.root_noise(int(keep.sum()))
         for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
-            for end, d in zip(ends, residual_interval(rows[own], rows[other], self.tolerance)): end[own] = d
+            for end, d in zip(ends, residual_interval(rows[own], rows[other], self.tolerance, noise)): end[own] = d
         return ends
 
     def gram_noise(self, n: int) -> float:
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
-        summing = 0 if self.vectors is None else (n * (self.n_samples or 0)) ** 0.5
-        return (2 * n + summing) * torch.finfo(self.unit_gram.dtype).eps
+        return (2 * n + (n * (self.n_samples or 0)) ** 0.5) * torch.finfo(self.unit_gram.dtype).eps
+
+    def root_noise(self, n: int) -> float:
+        "The same where `coordinates` are a root of inner products, and know no better; 0 where there are vectors."
+        return self.gram_noise(n) if self.vectors is None else 0.0
 
     def sides(self, keep: Annotated[Tensor, "N"]) -> tuple[Annotated[Tensor, "m_x"], Annotated[Tensor, "m_y"]]:
         "Indices of the kept neurons of each network."
@@ -219,7 +230,9 @@ def from_vectors(
     z = torch.cat([torch.as_tensor(x), torch.as_tensor(y)])
     unit = unit_rows(z)
     norms = torch.linalg.vecdot(z, unit)
-    if affine: unit = centred(unit, tolerance)
+    if affine:
+        unit = centred(unit, tolerance)
+        warn_of_constants(torch.linalg.vector_norm(unit, dim=1), tolerance)
     return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
@@ -235,6 +248,15 @@ def centred(unit: Annotated[Tensor, "N d"], tolerance: float) -> Annotated[Tenso
     "Each row minus its mean; what is left of a constant row is rounding noise and becomes zero."
     rest = unit - unit.mean(1, keepdim=True)
     return torch.where(torch.linalg.vector_norm(rest, dim=1, keepdim=True) > tolerance, rest, 0)
+
+
+UNCLEAR = 8  # within this factor of the tolerance a length or a singular value may be rounding noise or not
+
+def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
+    "Warns where a neuron's part beside its mean is so short that rounding decides which directions it adds."
+    if ((size > 0) & (size < UNCLEAR * len(size) ** 0.5 * tolerance)).any():
+        warnings.warn("some neurons are nearly constant: they differ from their mean by little more than the tolerance "
+                      f"{tolerance:.0e} of their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 def from_gram(
@@ -268,6 +290,7 @@ def from_gram(
         unit.addr_(mean, mean, alpha=-1)
         keep = unit.diagonal() > GRAM_TOLERANCE**2
         unit.mul_(keep[:, None]).mul_(keep)
+        warn_of_constants(unit.diagonal().sqrt(), GRAM_TOLERANCE)
     return Geometry(unit, n_x, norms, n_samples, affine)
 
 
@@ -475,13 +498,12 @@ def spread(
     return every.index_copy_(0, k, rows), all_ways.index_copy_(1, k, ways)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #15ae932d
-UNCLEAR = 8  # within this factor of the tolerance a singular value may be rounding noise or not
-
 def fit_rows(
     z: Annotated[Tensor, "n k"],  # coordinates of all neurons of the pair
     own: slice,  # the span's own neurons
     j: Annotated[Tensor, "m"],  # those of them that are still there
     tolerance: float,  # directions with singular values below it are rounding noise
+    gram_noise: float = 0.0,  # where `z` is only a root of a Gram matrix: see `Geometry.gram_noise`
 ) -> Fit:
     "`Fit` by a singular value decomposition of the vectors themselves. Warns where it is not clear what is rounding."
     size = torch.linalg.vector_norm(z[j], dim=1)
@@ -494,10 +516,11 @@ def fit_rows(
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
     noise = 2 * len(z) ** 0.5 * torch.finfo(z.dtype).eps
-    error = noise * (1 + float((rows[:, j].diagonal() / size**2).sum().sqrt()))
+    reach = float((rows[:, j].diagonal() / size**2).sum())
+    error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
     least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
-    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error, step)
+    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, squared, error, step)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
@@ -548,8 +571,8 @@ class _Fitted:
 
     def fits_from_rows(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit]:
         "A `fit_rows` of each side."
-        z = self.geometry.coordinates[self.index]
-        return [fit_rows(z, own, j, self.geometry.tolerance) for own, j in zip(self.halves(), present)]
+        z, noise = self.geometry.coordinates[self.index], self.geometry.root_noise(len(self.index))
+        return [fit_rows(z, own, j, self.geometry.tolerance, noise) for own, j in zip(self.halves(), present)]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #7d08532b
 MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it counts as unknown
@@ -631,8 +654,9 @@ def remainder(
     c: Annotated[Tensor, "m q"],
 ) -> Remainder:
     "The `Remainder`, from the vectors where the tables come from them, else from their inner products."
-    geometry, i, k, length = pair.geometry, pair.index[j], pair.index[w], torch.linalg.vector_norm(c, dim=0)
+    geometry, i, k = pair.geometry, pair.index[j], pair.index[w]
     size = geometry.unit_gram.diagonal()[i].sqrt()[:, None]
+    length = torch.linalg.vector_norm(c / size, dim=0)
     rounding = 2 * len(pair.index) * torch.finfo(c.dtype).eps * (1 + length)
     if pair.from_vectors:
         own = geometry.coordinates[i] / size

@@ -95,7 +95,7 @@ def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
     if out.any() or not unsure.any(): return out
     least, most = refined(pair, unsure)
     if (least > limit).any() or not (most > limit).any(): return least > limit
-    if pair.from_vectors: return doubtful(pair, most > limit, limit)
+    if pair.stable or pair.from_vectors: return doubtful(pair, most > limit, limit)
     pair.fit(stable=True)
     return failing(pair, limit)
 
