@@ -7,8 +7,9 @@ import pytest
 
 from subspace_match.algorithms.geometry import Geometry
 from subspace_match.algorithms.maximum import maximum_match
+from subspace_match.algorithms import simple
 from subspace_match.algorithms.simple import TooManyMatches, minimal_sets, pair_matches, simple_matches
-from subspace_match.theory.match import Match
+from subspace_match.theory.match import Match, running_example
 
 
 # Affine matches: the definition, with the constant vector in both spans
@@ -103,3 +104,22 @@ def test_what_was_found_before_the_limit_comes_with_the_error():
     x = y = np.eye(6) + 0.4
     with pytest.raises(TooManyMatches) as stopped: simple_matches(x, y, 0.7, limit=8)
     assert stopped.value.found and all(isinstance(match, Match) for match in stopped.value.found)
+
+
+def test_what_is_remembered_for_other_neurons_is_bounded(monkeypatch):
+    "So many minimal matches in all, the newest of each neuron; none of a neuron whose turn is over."
+    monkeypatch.setattr(simple, "REMEMBERED", 12)
+    x, y, eps = running_example()
+    remainders = simple._Remainders(Geometry.from_vectors(x, y), eps, lambda v, rest: {})
+    assert len(remainders.maximum) == 6
+    for k in range(5): remainders.remember(("x", 0), frozenset({k}))
+    assert list(remainders.known["x", 0]) == [{3}, {4}]
+    assert remainders.minimal_matches(("x", 0), limit=10) == [Match([0, 3]), Match([0], [0])]
+    remainders.remember(("x", 0), frozenset({1}))
+    assert ("x", 0) not in remainders.known
+
+
+def test_a_neuron_that_another_rounding_leaves_out_has_no_minimal_match():
+    x, y, eps = running_example()
+    remainders = simple._Remainders(Geometry.from_vectors(x, y), eps, lambda v, rest: {v: None})
+    assert remainders.minimal_matches(("x", 0), limit=10) == []
