@@ -80,15 +80,19 @@ def step_of(
     return float(s[rank] / s[rank - 1] / shares[shares > tolerance].min())
 
 
+class Interval(NamedTuple):
+    "What distances are at least and at most, should all be rounded differently."
+    least: Annotated[Tensor, "n"]
+    most: Annotated[Tensor, "n"]
+
+
 def residual_interval(
     z: Annotated[Tensor, "n k"],  # rows, of length one or less
     vectors: Annotated[Tensor, "m k"],  # rows
     tolerance: float,  # of the rank decision
     gram_noise: float = 0.0,  # where the rows are only a root of a Gram matrix: see `Geometry.gram_noise`
-) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
-    """What the distances of `residual_norms` are at least and at most, should all be rounded differently; the lower
-    end is also an estimate for distances from the span of only some of the vectors.
-    """
+) -> Interval:
+    "`Interval` of the distances of `residual_norms`; `least` is about right for the span of only some vectors, too."
     vectors = vectors[(vectors != 0).any(1)]
     u, s, v = directions(vectors, full=len(vectors) > vectors.shape[1])
     size = torch.linalg.vector_norm(vectors, dim=1)
@@ -99,7 +103,7 @@ def residual_interval(
     reach = float(((u[:, :maybe] / s[:maybe] / size[:, None]) ** 2).sum())
     error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     least = (least**2 - squared).clamp(min=0).sqrt() - error - step_of(u, s, maybe, tolerance)
-    return least.clamp(min=0), (most**2 + squared).sqrt() + error
+    return Interval(least.clamp(min=0), (most**2 + squared).sqrt() + error)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -186,9 +190,9 @@ class Geometry:
     def interval(
         self,
         keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
-    ) -> tuple[Annotated[Tensor, "N"], Annotated[Tensor, "N"]]:
-        "What these distances are at least and at most, whatever rounding does to them."
-        rows, ends = self.coordinates, (torch.zeros_like(self.norms), torch.zeros_like(self.norms))
+    ) -> Interval:
+        "`Interval` of these distances; (N,) each."
+        rows, ends = self.coordinates, Interval(torch.zeros_like(self.norms), torch.zeros_like(self.norms))
         noise = self.root_noise(int(keep.sum()))
         for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
             for end, d in zip(ends, residual_interval(rows[own], rows[other], self.tolerance, noise)): end[own] = d
@@ -385,16 +389,23 @@ def ways_of(span: Span, j: Annotated[Tensor, "_"] | slice = slice(None)) -> Anno
     return k - span.used @ (span.used.T @ k) if span.used.shape[1] else k
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #68ab5803
+class Spared(NamedTuple):
+    "What is left of a deletion once the part is done that others make up for."
+    span: Span
+    needed: Annotated[Tensor, "_ m"]  # rows: the combinations of z_J that nobody makes up for
+    share: float  # the smallest that was divided by
+
+
 def delete_spare(
     span: Span,
     j: Annotated[Tensor, "m"],  # positions in `span.own`
     tolerance: float,  # smaller shares of a combination in J are rounding noise
-) -> tuple[Span, Annotated[Tensor, "_ m"], float]:
-    "Delete the part of z_J that others make up for. The `Span`, the rest of J as rows (m, |J|), the smallest share."
+) -> Spared:
+    "Delete the part of z_J that others make up for."
     q, r = torch.linalg.qr(ways_of(span, j))
     u, shares, v = svd(r, full=True)
     t = int((shares > tolerance).sum())
-    if t == 0: return span, v, 1.0
+    if t == 0: return Spared(span, v, 1.0)
     used = q @ u[:, :t]
     used = used - span.used @ (span.used.T @ used)  # what rounding left of it in the others, as large as u / share
     a, moved = used.T @ span.ways / shares[:t, None], v[:t] @ rows_of(span, j)
@@ -404,7 +415,7 @@ def delete_spare(
     span = span._replace(left=torch.cat([span.left, a, half]), right=torch.cat([span.right, *right]),
                          used=torch.cat([span.used, used], 1))
     now = span.now - 2 * (a * half).sum(0)
-    return span._replace(now=now, peak=torch.maximum(span.peak, now)), v[t:], float(shares[t - 1])
+    return Spared(span._replace(now=now, peak=torch.maximum(span.peak, now)), v[t:], float(shares[t - 1]))
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #e64fea65
 class Deletion(NamedTuple):
@@ -672,11 +683,8 @@ def refined(
     pair: Pair,
     asked: Annotated[Tensor, "n"],  # bool: some of those who are left
     steps: int = 1,  # that improve the coefficients; without any, only the upper ends mean something
-) -> tuple[Annotated[Tensor, "n"], Annotated[Tensor, "n"]]:
-    """What the distances of those asked for are at least and at most; 0 for the others.
-
-    The lower ends rely on the tables, the upper ones do not.
-    """
+) -> Interval:
+    "`Interval` of the distances of those asked for; 0 for the others. `least` relies on the tables, `most` does not."
     least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.wear * pair.step
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
@@ -695,4 +703,4 @@ def refined(
             least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding - step).clamp(min=0)
         cut = pair.cut * torch.linalg.vector_norm(c, dim=0)
         most[w] = (e.squared + e.error).clamp(min=0).sqrt() + e.rounding + cut
-    return least, most
+    return Interval(least, most)
