@@ -106,6 +106,17 @@ def test_eps_that_is_finer_than_float32_is_told():
         assert "float32 rounding" not in told(function, Geometry.from_gram((z := np.r_[x, y]) @ z.T, 4), eps=1e-5)[1]
 
 
+def test_levels_that_are_finer_than_float32_are_told():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 4, 30))
+    y = rng.normal(size=(4, 4)) @ x
+    for second, finer in ((x[0] + 1e-3 * x[1], True), (z[0], False)):
+        x[1] = second
+        assert ("float32 rounding" in told(match_levels, x.astype("f4"), y.astype("f4"))[1]) == finer
+        assert "float32 rounding" not in told(match_levels, x, y)[1]
+    assert "float32 rounding" not in told(match_levels, x.astype("f4"), z.astype("f4"))[1]   # no level is that low
+
+
 def test_minimal_matches_of_dead_and_of_matchless_neurons():
     x, y = np.array([[1.0, 0, 0], [0, 0, 0]]), np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     assert minimal_match(x, y, 0.1, ("x", 1)) == Match([1], []) and minimal_match(x, y, 0.1, ("y", 0)) == Match([], [0])

@@ -325,6 +325,7 @@ def accumulate_gram(
     blocks: Iterable[Annotated[Array, "N _"]],  # iterable of (N, d_b) activations, the same neurons on ever new inputs
 ) -> tuple[Annotated[Tensor, "N N"], Annotated[Tensor, "N"], int]:
     """Gram matrix (N, N) float64, row sums (N,) and number of inputs of all blocks side by side, in constant memory.
+    Blocks in float32 bring its rounding along, and the result does not tell: ε below about 1e-3 needs float64.
 
     >>> gram, sums, d = accumulate_gram([np.eye(2, 3), np.ones((2, 5))])
     >>> gram.tolist(), sums.tolist(), d
@@ -344,7 +345,8 @@ def accumulate_factor(
 ) -> Annotated[Tensor, "N k"]:
     """(N, k) rows, k ≤ N, with the same inner products as all blocks side by side, by a streaming QR factorisation.
 
-    Its columns are no samples: it says nothing of affine matches.
+    Its columns are no samples: it says nothing of affine matches. Nor does it say that blocks were float32, whose
+    rounding moves distances of nearly dependent neurons: ε below about 1e-3 needs float64.
 
     >>> rows = accumulate_factor([np.eye(2, 3), np.ones((2, 5))])
     >>> tuple(rows.shape), (rows @ rows.T).round(decimals=9).tolist()

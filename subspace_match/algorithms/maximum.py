@@ -143,12 +143,15 @@ def excluded(geometry: Geometry, dead: str) -> Annotated[Tensor, "N"]:
 FLOAT32_NOISE = 2.0**-24  # what rounding a vector to float32 moves it by, relative to its length
 
 
+def float32_error(pair: Pair) -> float:
+    "By how much float32 may have moved distances, where the vectors of `pair` are float32; else 0."
+    if pair.geometry.vectors is None or pair.geometry.tolerance < COARSE_TOLERANCE: return 0.0
+    return FLOAT32_NOISE * max(float(span.now.sum()) for span in pair.spans) ** 0.5
+
+
 def warn_of_float32(pair: Pair, eps: float) -> None:
-    "Warn where the vectors of `pair` are float32 and that moves distances by more than `eps`."
-    geometry = pair.geometry
-    if geometry.vectors is None or geometry.tolerance < COARSE_TOLERANCE: return
-    error = FLOAT32_NOISE * max(float(span.now.sum()) for span in pair.spans) ** 0.5
-    if error > max(eps, geometry.tolerance):
+    "Warn where that is more than `eps`."
+    if (error := float32_error(pair)) > max(eps, pair.geometry.tolerance):
         warnings.warn(f"float32 rounding moves distances of these activations by up to {error:.0e}, more than "
                       f"eps={eps:g}; neurons that match exactly may not be found. Use float64.", stacklevel=3)
 
@@ -288,7 +291,12 @@ def match_levels(
     geometry = as_geometry(x, y)
     level = torch.zeros_like(geometry.norms)
     keep, _ = split_null(geometry, as_keep(geometry))
-    peel_levels(Pair(geometry, keep), level)
+    pair = Pair(geometry, keep)
+    error = float32_error(pair)
+    peel_levels(pair, level)
+    if error > geometry.tolerance and (level[keep] < error).any():
+        warnings.warn(f"float32 rounding moves distances of these activations by up to {error:.0e}; levels below that "
+                      "are rounding noise. Use float64.", stacklevel=2)
     level[level > 1 - geometry.tolerance] = 1.0
     if dead == "leave out": level[geometry.dead] = torch.nan
     else: level[excluded(geometry, dead)] = 1.0
