@@ -1,5 +1,6 @@
 """Affine matches against exhaustive search; the search for minimal sets: complete, bounded in work and in memory."""
 import tracemalloc
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,7 @@ from subspace_match.algorithms.geometry import Geometry
 from subspace_match.algorithms.maximum import maximum_match
 from subspace_match.algorithms import simple
 from subspace_match.algorithms.simple import TooManyMatches, minimal_sets, pair_matches, simple_matches
-from subspace_match.theory.match import Match, running_example
+from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance, running_example
 
 
 # Affine matches: the definition, with the constant vector in both spans
@@ -70,6 +71,42 @@ def test_an_affine_pair_must_pass_on_both_sides():
     x, y = (0.4*u + 0.9*ones)[None], ((u + w)/2**0.5)[None]
     assert passes(x, y, 0.3) and not passes(y, x, 0.3)
     assert pair_matches(Geometry.from_vectors(x, y, affine=True), eps=0.3) == []
+
+
+# Pairs whose distance is the limit, to the last bit
+
+def pair_distances(x, y, affine):
+    "The distances of both neurons of a pair, by definition."
+    ones = np.ones((int(affine), x.shape[1]))
+    return [float(relative_distance(own, np.vstack([other, ones]))) for own, other in ((x[0], y), (y[0], x))]
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("d", [3, 40, 1000])
+def test_a_pair_is_found_only_if_it_passes_to_the_last_bit(affine, d):
+    "Whatever is found passes; what passes and is left out comes with a warning, which is rare elsewhere."
+    rng, passed = np.random.default_rng(d), 0
+    for _ in range(60):
+        x, y = rng.normal(size=(2, 1, d)) + rng.choice([0.0, 1.0, 3.0], (2, 1, 1)) * affine
+        distances = pair_distances(x, y, affine)
+        thresholds = [np.nextafter(t - TOLERANCE, to) for t in distances for to in (0, t - TOLERANCE, 1)]
+        for eps in filter(lambda eps: 0 <= eps < 1, thresholds):
+            passes = max(distances) <= eps + TOLERANCE
+            if not affine: assert passes == is_match(x, y, Match([0], [0]), eps)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                found = pair_matches(Geometry.from_vectors(x, y, affine=affine), eps=eps)
+            assert passes or not found
+            told = any("within rounding errors" in str(w.message) for w in said)
+            assert told or bool(found) == passes
+            passed += passes
+        for shift in (-1e-9, 1e-9):
+            eps = max(distances) - TOLERANCE + shift
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                found = pair_matches(Geometry.from_vectors(x, y, affine=affine), eps=eps)
+            assert bool(found) == (shift > 0)
+    assert passed > 40
 
 
 # The search for minimal sets
