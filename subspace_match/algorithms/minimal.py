@@ -105,9 +105,10 @@ def narrowed(node: Node, group: Annotated[Tensor, "g"]) -> Node:
 def looked_at(node: Node, eps: float) -> Node:
     "The node with what the tables of its pair force."
     u = places(node.pair, node.open)
-    needs = taken_along(node.pair, eps, u).T.contiguous()
-    node = node._replace(takes=extend(node.takes, needs.index_select(0, u).T))
-    return narrowed(forced(node, needs[node.pair.alive.index_fill(0, u, False)].any(0)), node.group)
+    along = taken_along(node.pair, eps, u)
+    always = node.pair.alive.index_fill(0, u, False)  # in every match of the group
+    node = node._replace(takes=extend(node.takes, along.index_select(1, u)))
+    return narrowed(forced(node, (along & always).any(1)), node.group)
 
 
 def tried(
@@ -147,35 +148,44 @@ FIRST = 8  # so many candidates are asked for at once in the beginning,
 MORE = 2  # this many times as many after each success,
 LESS = 4  # and this part of them after a failure
 
+class Branch(NamedTuple):
+    "A node that waits for its turn, and how to go on with it."
+    node: Node
+    size: int  # so many candidates are asked for at once
+    ahead: bool  # look ahead: is a telling candidate asked for first, out of turn?
+    looked: bool  # were the tables of its pair looked at?
+
+
 def beginning(
     pair: Pair,  # the maximum match, without zero vectors
     eps: float,  # in [0, 1)
     group: Annotated[Tensor, "g"],  # indices of the neurons v whose minimal match is wanted
     order: Annotated[Tensor, "m"],  # indices of all its neurons, in the order in which they are tried
-) -> list:
+) -> list[Branch]:
     "What `descend` begins with."
     alone = torch.eye(len(order), dtype=torch.bool, device=order.device)
-    return [(looked_at(Node(pair, group, order, alone), eps), FIRST, False, True)]
+    return [Branch(looked_at(Node(pair, group, order, alone), eps), FIRST, ahead=False, looked=True)]
 
 
 def descend(
-    stack: list,  # of nodes, and how to go on with each
+    stack: list[Branch],
     eps: float,  # in [0, 1)
     nodes: int | None = None,  # stop when so many wait, until then the largest group goes first; None: never
 ):
     "Yield (v's, match as a Pair), until every v on the stack has its minimal match: Algorithm 2 for all at once."
     while stack and len(stack) != nodes:
-        if nodes: stack.sort(key=lambda entry: len(entry[0].group))
-        node, size, ahead, looked = stack.pop()
+        if nodes: stack.sort(key=lambda waiting: len(waiting.node.group))
+        branch = stack.pop()
+        node, size, ahead, looked = branch
         place = torch.arange(len(node.open), device=node.open.device)
         if len(node.open) == 0:
             if len(node.group): yield node.group, node.pair
-        elif node.doomed == 1 and not looked: stack.append((looked_at(node, eps), size, ahead, True))
-        elif node.doomed == 1: stack.append((forced(node, place < 1), size, True, looked))
+        elif node.doomed == 1 and not looked: stack.append(branch._replace(node=looked_at(node, eps), looked=True))
+        elif node.doomed == 1: stack.append(branch._replace(node=forced(node, place < 1), ahead=True))
         elif ahead and not node.doomed:
             which = telling(node)
-            if which is None or tried(node, which, eps) is not None: stack.append((node, size, False, looked))
-            else: stack.append((forced(node, which), size, True, looked))
+            if which is None or tried(node, which, eps) is not None: stack.append(branch._replace(ahead=False))
+            else: stack.append(branch._replace(node=forced(node, which)))
         else:
             k = max(1, node.doomed // LESS) if node.doomed else min(size, len(node.open))
             smaller = tried(node, place < k, eps)
@@ -184,12 +194,13 @@ def descend(
             rest, group = node.group[~survives], node.group[survives]
             if len(rest):
                 after = size if node.doomed else max(1, k // LESS)
-                stack.append((narrowed(node._replace(doomed=k), rest), after, ahead, looked))
+                stack.append(branch._replace(node=narrowed(node._replace(doomed=k), rest), size=after))
             if smaller is not None and len(group):
                 left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
                 smaller.tidy()
                 inside = Node(smaller, group, node.open[left], among(node.takes, left), int((left < node.doomed).sum()))
-                stack.append((narrowed(inside, group), size if node.doomed else MORE * k, ahead, False))
+                more = size if node.doomed else MORE * k
+                stack.append(Branch(narrowed(inside, group), more, ahead, looked=False))
 
 
 def surely_minimal(stack, eps, pair, order, nodes=None):
@@ -206,8 +217,16 @@ def neuron_name(geometry, i):  # index among all N neurons
     return ("x", i) if i < geometry.n_x else ("y", i - geometry.n_x)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #f8dc09b2
-def prepare(x, y, eps, within, seed):
-    "What both functions below begin with: ε, the maximum match as a Pair, null vectors (N,), the order of trials."
+class Start(NamedTuple):
+    "What the search for minimal matches begins with."
+    eps: float  # in [0, 1)
+    pair: Pair  # the maximum match, without zero vectors
+    null: Annotated[Tensor, "N"]  # bool: the zero vectors, each a match by itself
+    order: Annotated[Tensor, "m"]  # indices of all neurons of `pair`, in the order in which they are tried
+
+
+def prepare(x, y, eps, within, seed) -> Start:
+    "The `Start` of all three functions below."
     geometry = as_geometry(x, y)
     eps = resolved_eps(geometry, eps)
     keep, null = split_null(geometry, as_keep(geometry, within))
@@ -216,10 +235,10 @@ def prepare(x, y, eps, within, seed):
     pair = surely(pair, eps)
     pair.settle()
     keep = pair.keep()
-    order = (keep | null).nonzero()[:, 0].tolist()
-    if seed is not None: np.random.default_rng(seed).shuffle(order)
-    order = torch.tensor(order, dtype=torch.int64, device=keep.device)
-    return eps, pair, null, order[keep[order]]
+    everyone = (keep | null).nonzero()[:, 0].tolist()
+    if seed is not None: np.random.default_rng(seed).shuffle(everyone)
+    order = torch.tensor(everyone, dtype=torch.int64, device=keep.device)
+    return Start(eps, pair, null, order[keep[order]])
 
 
 @threads_for()
@@ -324,7 +343,8 @@ def minimum_matches(
     >>> found["x", 0], found["x", 1]
     (Match([0], [0], n_x=2, n_y=2), Match([0, 1], [0, 1], n_x=2, n_y=2))
     """
-    _, pair, null, _ = prepare(x, y, 0.0, None, None)
+    start = prepare(x, y, 0.0, None, None)
+    pair, null = start.pair, start.null
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
     pair.fit(stable=True)
     if any(len(span.ways) for span in pair.spans):
