@@ -389,7 +389,7 @@ def test_neurons_that_processes_share_get_the_same_matches(nodes, tasks, monkeyp
     if nodes: monkeypatch.setattr(minimal, "NODES", nodes), monkeypatch.setattr(minimal, "TASKS", tasks)
     x, y = correlated(20, 60)
     alone, once = minimal_matches(x, y, 0.65), len(trials)
-    with parallel_config(backend="threading"): together = minimal_matches(x, y, 0.65, n_jobs=2)
+    with parallel_config(backend="threading", n_jobs=2): together = minimal_matches(x, y, 0.65)
     assert len(set(alone.values())) > 10 and together == alone and len(trials) == 2 * once
 
 

@@ -252,8 +252,7 @@ TASKS = 2  # in so many portions each
 def for_everyone(pair, eps, order, n_jobs):
     "What `surely_minimal` yields for all neurons of `pair`, in so many processes."
     stack = beginning(pair, eps, pair.index, order)
-    if n_jobs == 1: return (yield from surely_minimal(stack, eps, pair, order))
-    n = effective_n_jobs(n_jobs)
+    if (n := effective_n_jobs(n_jobs)) == 1: return (yield from surely_minimal(stack, eps, pair, order))
     yield from surely_minimal(stack, eps, pair, order, NODES * n)
     work = Parallel(n_jobs, return_as="generator_unordered")
     parts = [stack[i :: TASKS * n] for i in range(TASKS * n)]
@@ -306,7 +305,7 @@ def minimal_matches(
     # int or Generator that shuffles the order of the trials, one order for all neurons
     seed: int | np.random.Generator | None = None,
     progress: bool = False,  # show a progress bar
-    n_jobs: int = 1,  # processes that share the neurons, as joblib counts them: -1 for all cores
+    n_jobs: int | None = None,  # processes that share the neurons; None: 1, or what `joblib.parallel_config` says
 ) -> dict[tuple[str, int], Match]:
     """One v-minimal match (Definition 9) for every neuron v of the maximum match: what `minimal_match` finds, for all v
     at once.

@@ -259,7 +259,7 @@ def sample_simple_matches(
     rounds: int = 3,  # how often each neuron is asked for a minimal match
     seed: int | np.random.Generator = 0,  # decides the orders in which neurons are tried
     progress: bool = False,  # show a bar?
-    n_jobs: int = 1,  # processes that share the rounds, as joblib counts them: -1 for all cores
+    n_jobs: int | None = None,  # processes that share the rounds; None: 1, or what `joblib.parallel_config` says
 ) -> list[Match]:
     """Distinct simple matches found by a randomised Algorithm 2 from every neuron, small ones first. Section 5.2 of the
     paper.
