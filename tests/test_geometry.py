@@ -338,3 +338,70 @@ def test_a_cautious_pair_knows_nothing_by_its_tables():
     assert known.margin(0.25) == pytest.approx(2e-6 + 2 * 2e-3 * 0.5 + 4e-6)
     assert known.margin(-1e-9) == pytest.approx(2e-6 + 4e-6)
     assert known.fails_above(0.5) == pytest.approx(0.7**2 + known.margin(0.25))
+
+
+def shortened(z, lengths):
+    return z / torch.linalg.vector_norm(z, dim=1, keepdim=True) * torch.as_tensor(lengths, dtype=z.dtype)[:, None]
+
+
+def test_tables_are_of_vectors_of_length_one_whatever_their_lengths():
+    z = shortened(vectors(7, 12), [1, 0.5, 1e-2, 0.9, 0.1, 1, 0.3])
+    own, j = slice(0, 5), torch.arange(5)
+    inverse, coefficients = table_of(z, range(5), range(5, 7))
+    for fit in (engine.fit_gram(z @ z.T, own, j, 1e-15), engine.fit_rows(z, own, j, TOLERANCE)):
+        assert torch.allclose(fit.span.table, torch.cat([inverse, coefficients], 1), atol=1e-9)
+        true = engine.residual_norms(z[5:], z[:5], TOLERANCE) ** 2
+        assert torch.allclose(fit.residual[5:], true, rtol=0, atol=1e-12)
+
+
+def noise_of_norm(n, norm, rng):
+    "A symmetric matrix."
+    e = torch.as_tensor(rng.normal(size=(n, n)))
+    return (e + e.T) * norm / torch.linalg.matrix_norm(e + e.T, 2)
+
+
+def near_each_other(rng, gap):
+    "Six vectors and near copies of three of them, of several lengths, and four vectors beside."
+    z = torch.as_tensor(rng.normal(size=(13, 14)))
+    z[6:9] = z[:3] + gap * z[6:9]
+    return shortened(z, [1, 0.2, 1, 0.5, 1, 1, 0.3, 1, 0.9, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("gap", [0.3, 1e-2])
+def test_what_noise_does_to_squared_distances_stays_within_what_a_fit_says_of_it(gap):
+    "And within as much times the wear after deletions."
+    rng, noise, most = np.random.default_rng(0), 1e-11, 0.0
+    for _ in range(40):
+        z, own = near_each_other(rng, gap), slice(0, 9)
+        gram = z @ z.T
+        fits = [engine.fit_gram(g, own, torch.arange(9), noise) for g in (gram, gram + noise_of_norm(13, noise, rng))]
+        spans, r, wear = [fit.span for fit in fits], [fit.residual[9:] for fit in fits], 1.0
+        most = max(most, float((r[0] - r[1]).abs().max()) / fits[0].squared)
+        for j in rng.permutation(9)[:7].tolist():
+            done = [engine.delete(span, torch.tensor([j]), TOLERANCE) for span in spans]
+            spans, r = [d.span for d in done], [old + d.growth[9:] for old, d in zip(r, done)]
+            wear = max(wear, done[0].wear)
+            assert float((r[0] - r[1]).abs().max()) <= wear * fits[0].squared
+    assert 0.03 < most <= 1
+
+
+def test_wear_is_how_far_entries_have_fallen_since_their_peak():
+    "Once its near copy is gone, a neuron's entry falls by the square of the gap; whoever divides by it then, pays."
+    z = near_each_other(np.random.default_rng(0), 1e-2)
+    diagonal = lambda left: dict(zip(left, table_of(z, left, [9])[0].diagonal().tolist()))
+    span, peak = engine.fit_gram(z @ z.T, slice(0, 9), torch.arange(9), 1e-15).span, diagonal(range(9))
+    for gone, left in ((6, [0, 1, 2, 3, 4, 5, 7, 8]), (0, [1, 2, 3, 4, 5, 7, 8]), (3, [1, 2, 4, 5, 7, 8])):
+        pivot, now = peak[gone] / span.now[gone], diagonal(left)
+        done = engine.delete(span, torch.tensor([gone]), TOLERANCE)
+        assert done.wear == pytest.approx(max(float(pivot), max(peak[k] / now[k] for k in left)), rel=1e-6)
+        assert (gone != 0 or pivot > 1e3) and done.growth[:9].eq(0).all()
+        span = done.span
+
+
+@pytest.mark.parametrize("share, told", [(100, False), (4, True), (0.25, True), (0.01, False)])
+def test_where_it_is_unclear_what_is_noise_the_user_is_told(share, told, recwarn):
+    "Two vectors whose smaller singular value is so many times the tolerance."
+    z = torch.tensor([[1.0, 0], [1, 2**0.5 * share * TOLERANCE]], dtype=torch.float64)
+    fit = engine.fit_rows(z, slice(0, 2), torch.arange(2), TOLERANCE)
+    assert any("nearly dependent" in str(warning.message) for warning in recwarn) == told
+    assert len(fit.span.ways) == (share < 1)
