@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def walk(node, function=""):
 
 def mutants(module):
     "For each mutant of a module: its function, its line, what was changed, and the source."
-    tree = ast.parse((PACKAGE / "algorithms" / f"{module}.py").read_text())
+    tree, known = ast.parse((PACKAGE / "algorithms" / f"{module}.py").read_text()), Counter()
     for number, (node, function) in enumerate(walk(tree)):
         if not function: continue
         for kind, new in changes(node):
@@ -99,7 +100,10 @@ def mutants(module):
             old, new = ast.unparse(target).split("\n")[0], copy.deepcopy(new)
             shown = ast.unparse(ast.fix_missing_locations(new)).split("\n")[0]
             replace(mutated, target, new)
-            yield function, node.lineno, f"{kind}: {old} -> {shown}", ast.unparse(ast.fix_missing_locations(mutated))
+            change = f"{kind}: {old} -> {shown}"
+            known[function, change] += 1
+            if (again := known[function, change]) > 1: change += f" ({again})"   # the same words, at another place
+            yield function, node.lineno, change, ast.unparse(ast.fix_missing_locations(mutated))
 
 
 def replace(tree, old, new):

@@ -1,4 +1,5 @@
 """How the notebooks on theory and algorithms are written: what each has, and phrases that none should have."""
+import csv
 import json
 import re
 from pathlib import Path
@@ -80,6 +81,12 @@ def test_two_exercises_with_hidden_solutions(path):
 def test_phrases_that_are_not_english(path):
     text = " ".join((prose(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")).split())
     assert not [phrase for phrase in PHRASES if phrase in text]
+
+
+def test_no_mutant_of_the_engine_survives_without_a_reason():
+    with (ROOT/"results/mutants/tally.csv").open(encoding="utf-8") as tally: rows = list(csv.DictReader(tally))
+    assert len(rows) > 100
+    assert not [row for row in rows if row["noticed_by"] == "survived" and not row["reason"]]
 
 
 def lines(path: Path) -> list[str]:
