@@ -259,6 +259,11 @@ def test_affine_matches_of_nearly_constant_neurons_pass_or_the_user_is_told(s, m
         assert told or fuzz.passes(x[:, order], y[:, order], found, eps, is_affine=True)
 
 
+def test_affine_matches_that_the_constant_vector_turns_are_told_of():
+    "A batch of which one instance has neurons that are nearly constant, and with others nearly dependent."
+    assert fuzz.run(fuzz.affine, 95, 3)["errors"] == 0
+
+
 @pytest.mark.parametrize("gap, more", [(2e-5, 5e-8), (2e-5, 2e-7), (1e-4, 1e-8)])
 def test_what_inner_products_alone_do_not_resolve_the_user_is_told(gap, more):
     "y[1] adds its direction by a gap whose square is all that they know of it."

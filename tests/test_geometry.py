@@ -310,7 +310,7 @@ def test_a_fit_says_how_small_its_singular_values_are_and_how_far_it_may_be_off(
     true = engine.residual_norms(z, z[j], TOLERANCE) ** 2
     gram = engine.fit_gram(z @ z.T, own, j, 16 * 2.0**-52)
     rows = engine.fit_rows(z, own, j, TOLERANCE)
-    assert smallest / 4 < gram.least < smallest * (1 + 1e-6) and abs(rows.least - smallest) < 1e-12
+    assert smallest / 4 < gram.least < smallest * (1 + 1e-6) and rows.least == pytest.approx(smallest, rel=1e-6)
     assert ((gram.residual - true)[5:].abs() <= gram.squared).all() and gram.squared < 1e-12 / gap**2
     assert gram.distance == gram.step == rows.squared == rows.step == 0
     assert ((rows.residual**0.5 - true**0.5)[5:].abs() <= rows.distance).all() and rows.distance < 1e-12 / gap
@@ -396,6 +396,19 @@ def test_wear_is_how_far_entries_have_fallen_since_their_peak():
         assert done.wear == pytest.approx(max(float(pivot), max(peak[k] / now[k] for k in left)), rel=1e-6)
         assert (gone != 0 or pivot > 1e3) and done.growth[:9].eq(0).all()
         span = done.span
+
+
+def test_the_constant_vector_makes_singular_values_smaller_by_no_more_than_the_stretch():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        z = torch.as_tensor(rng.normal(size=(3, 6)) * 10 ** -rng.uniform(0, 6, (3, 1)) + rng.integers(0, 2, (3, 1)))
+        z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        rest = z - z.mean(1, keepdim=True)
+        size = torch.linalg.vector_norm(rest, dim=1)
+        with_one = torch.linalg.svdvals(torch.cat([z, torch.full((1, 6), 6**-0.5, dtype=z.dtype)]))[-1]
+        smallest = torch.linalg.svdvals(rest / size[:, None])[-1]
+        assert with_one > 0.99 * min(float(smallest), 1) / engine.stretch_of(size)
+    assert engine.stretch_of(torch.ones(4).double()) == engine.stretch_of(size[:0]) == 1
 
 
 @pytest.mark.parametrize("share, told", [(100, False), (4, True), (0.25, True), (0.01, False)])

@@ -469,10 +469,15 @@ class Fit(NamedTuple):
     "A `Span`, the squared distances from it, and what rounding may have done to them."
     span: Span
     residual: torch.Tensor  # (n,): only the entries of the others mean something
-    least: float  # no singular value of the span's vectors is below it
+    least: float  # no singular value of the span's vectors, before they were centred, is below it
     squared: float  # by how much a squared distance may be off
     distance: float  # by how much, on top of that, a distance may be off
     step: float  # how far the span of some of the vectors may reach out of it
+
+
+def stretch_of(size: Annotated[Tensor, "m"]) -> float:
+    "How many times smaller singular values may be with the constant vector among them, by lengths after centring."
+    return float((1 + (1 - size**2).clamp(min=0).sum().sqrt()) / size.min()) if len(size) else 1.0
 
 
 def fit_gram(
@@ -494,7 +499,7 @@ def fit_gram(
         rows[:, j] = torch.cholesky_inverse(upper, upper=True)
     inverse = rows[:, j].diagonal()
     squared = noise * (1 + float((inverse / size[:, 0] ** 2).sum()))
-    least = max(float(inverse.sum()), 1.0) ** -0.5
+    least = max(float(inverse.sum()), 1.0) ** -0.5 / stretch_of(size[:, 0])
     return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0, 0.0)
 
 
@@ -522,7 +527,8 @@ def fit_rows(
     size = torch.linalg.vector_norm(z[j], dim=1)
     u, s, v = svd(z[j] / size[:, None], full=len(j) > z.shape[1])
     rank = int((s > tolerance).sum())
-    if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR)).any():
+    stretch = stretch_of(size)
+    if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR * stretch)).any():
         warnings.warn(f"some neurons are nearly dependent: singular values near {tolerance:.0e}; rounding may decide "
                       "which of them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
@@ -532,7 +538,7 @@ def fit_rows(
     reach = float((rows[:, j].diagonal() / size**2).sum())
     error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
-    least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
+    least = 0.0 if rank < len(j) else float(s[-1]) / stretch if rank else 1.0
     return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, squared, error, step)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
@@ -567,13 +573,14 @@ class _Fitted:
         present = [self.alive[own].nonzero()[:, 0] + own.start for own in self.halves()]
         self.stable |= stable
         fits: Any = [None] if self.stable else self.fits_from_gram(present)
-        self.fresh = None in fits or max(f.squared for f in fits) > MOST_ERROR
+        tolerance = self.geometry.tolerance
+        self.fresh = None in fits or max(f.squared for f in fits) > MOST_ERROR or min(
+            f.least for f in fits) < UNCLEAR * tolerance
         if self.fresh: fits = self.fits_from_rows(present)
         self.spans = tuple(f.span for f in fits)
         self.r = torch.cat([f.residual[own] for f, own in zip(fits[::-1], self.halves())])
         self.squared, self.distance = max(f.squared for f in fits), max(f.distance for f in fits)
         self.step, self.wear = max(f.step for f in fits), 1.0
-        tolerance = self.geometry.tolerance
         self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
 
     def fits_from_gram(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit | None]:
