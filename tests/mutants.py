@@ -2,11 +2,10 @@
 
 A mutant is one comparison, sign, constant, condition or early return changed. Each runs, in a process of its own, the
 examples in docstrings and the tests of single pieces, the instances of fuzz.py, and then the quick tests of the
-algorithms, to the first failure, with a quarter of the usual random
-examples. (Slow tests would take two minutes for each mutant that none notices; most of them search exhaustively, as
-fuzz.py does.) The tally has a row for each
-mutant and is written as it goes, so that a run may be stopped at any time and goes on where it stopped. The reason
-beside a survivor is written by hand.
+algorithms, to the first failure, with a quarter of the usual random examples. (Slow tests would take two minutes for
+each mutant that none notices; most of them search exhaustively, as fuzz.py does.) The tally has a row for each mutant
+and is written as it goes, so that a run may be stopped at any time and goes on where it stopped. The reason beside a
+survivor is written by hand.
 """
 
 import argparse
