@@ -194,6 +194,16 @@ def test_dependent_neurons_cost_no_new_fits(monkeypatch):
     assert np.allclose(match_levels(Geometry.from_gram(factor @ factor.T, 60)).y, levels.y, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:some neurons are nearly")
+def test_what_inner_products_alone_leave_unknown_costs_no_new_fits(monkeypatch):
+    "Short beside their means: another fit would know no better."
+    fits, fit = [], Pair.fit
+    monkeypatch.setattr(Pair, "fit", lambda pair, stable=False: (fits.append(1), fit(pair, stable))[1])
+    z = np.maximum(np.random.default_rng(0).normal(size=(120, 900)), 0) * 10.0 ** -(np.arange(120)[:, None] % 4) + 30
+    match_levels(Geometry.from_gram(z @ z.T, 60, 900, affine=True, sums=z.sum(1)))
+    assert len(fits) <= 3
+
+
 def test_a_copy_of_a_pair_can_lose_neurons_alone():
     x, y = correlated(6, 100)
     pair = Pair(geometry := Geometry.from_vectors(np.concatenate([x, x + x[::-1]]), y), everyone(geometry))

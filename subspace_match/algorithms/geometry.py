@@ -473,6 +473,7 @@ class Fit(NamedTuple):
     squared: float  # by how much a squared distance may be off
     distance: float  # by how much, on top of that, a distance may be off
     step: float  # how far the span of some of the vectors may reach out of it
+    root: float = 0.0  # by how much a squared distance may be off that no other fit would know better
 
 
 def stretch_of(size: Annotated[Tensor, "m"]) -> float:
@@ -536,10 +537,10 @@ def fit_rows(
     rows[:, j] = u @ u.T
     noise = 2 * len(z) ** 0.5 * torch.finfo(z.dtype).eps
     reach = float((rows[:, j].diagonal() / size**2).sum())
-    error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
+    error, root = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
     least = 0.0 if rank < len(j) else float(s[-1]) / stretch if rank else 1.0
-    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, squared, error, step)
+    return Fit(new_span(own, *spread(rows, ways, own, j)), (outside(z, v) ** 2).sum(1), least, 0.0, error, step, root)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
@@ -580,7 +581,7 @@ class _Fitted:
         self.spans = tuple(f.span for f in fits)
         self.r = torch.cat([f.residual[own] for f, own in zip(fits[::-1], self.halves())])
         self.squared, self.distance = max(f.squared for f in fits), max(f.distance for f in fits)
-        self.step, self.wear = max(f.step for f in fits), 1.0
+        self.step, self.root, self.wear = max(f.step for f in fits), max(f.root for f in fits), 1.0
         self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
 
     def fits_from_gram(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit | None]:
@@ -605,15 +606,15 @@ class _Judged(_Fitted):
         "How far a squared distance near `r` may be from the true one."
         if self.cautious: return float("inf")
         error = self.wear * self.distance
-        return self.wear * self.squared + 2 * error * max(r, 0.0) ** 0.5 + error**2
+        return self.wear * (self.squared + self.root) + 2 * error * max(r, 0.0) ** 0.5 + error**2
 
     def fails_above(self, limit: float) -> float:
         "Of squared distances above it: they are farther than `limit`, from what is left and from any part of it."
         return (limit + self.wear * self.step) ** 2 + self.margin(limit**2)
 
     def knows(self, r: float) -> bool:
-        "Is the margin of a squared distance `r` a small part of it?"
-        return self.margin(r) <= MOST_MARGIN * r
+        "Is the margin of a squared distance `r`, but for what no fit knows better, a small part of it?"
+        return not self.cautious and self.margin(r) - self.wear * self.root <= MOST_MARGIN * r
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
 WAITING = 64  # so many rows wait before they are worked into the tables
@@ -678,7 +679,7 @@ def remainder(
     size = geometry.unit_gram.diagonal()[i].sqrt()[:, None]
     length = torch.linalg.vector_norm(c / size, dim=0)
     rounding = 2 * len(pair.index) * torch.finfo(c.dtype).eps * (1 + length)
-    if pair.from_vectors:
+    if pair.from_vectors and geometry.vectors is not None:
         own = geometry.coordinates[i] / size
         rest = geometry.coordinates[k] - c.T @ own
         return Remainder(own @ rest.T, (rest**2).sum(1), torch.zeros_like(length), rounding)
