@@ -96,15 +96,15 @@ def test_what_is_left_of_a_constant_neuron_is_zero():
     assert torch.allclose(geometry.gram, rest @ rest.T, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("gap, told", [(1e-3, False), (2e-7, True), (3e-8, True), (0.0, False)])
+@pytest.mark.parametrize("gap, told", [(1e-3, False), (1e-7, True), (3e-8, True), (0.0, False)])
 def test_nearly_constant_neurons_are_told_of(gap, told, recwarn):
     "What they add to a span is a direction or rounding noise."
-    y = 1 + gap * vectors(1, 8, 1)
-    Geometry.from_vectors(vectors(1, 8), y, affine=True)
+    x, y = vectors(1, 8), 1 + gap * vectors(1, 8, 1)
+    maximum_match(Geometry.from_vectors(x, y, affine=True), eps=0.5)
     assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
     recwarn.clear()
-    z = torch.cat([vectors(1, 8), 1 + 50 * gap * vectors(1, 8, 1)])   # inner products alone resolve less
-    from_gram(z @ z.T, 1, 8, affine=True, sums=z.sum(1))
+    z = torch.cat([x, 1 + 50 * gap * vectors(1, 8, 1)])   # inner products alone resolve less
+    maximum_match(from_gram(z @ z.T, 1, 8, affine=True, sums=z.sum(1)), eps=0.5)
     assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
 
 

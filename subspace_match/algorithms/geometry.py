@@ -234,9 +234,7 @@ def from_vectors(
     z = torch.cat([torch.as_tensor(x), torch.as_tensor(y)])
     unit = unit_rows(z)
     norms = torch.linalg.vecdot(z, unit)
-    if affine:
-        unit = centred(unit, tolerance)
-        warn_of_constants(torch.linalg.vector_norm(unit, dim=1), tolerance)
+    if affine: unit = centred(unit, tolerance)
     return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
@@ -252,15 +250,6 @@ def centred(unit: Annotated[Tensor, "N d"], tolerance: float) -> Annotated[Tenso
     "Each row minus its mean; what is left of a constant row is rounding noise and becomes zero."
     rest = unit - unit.mean(1, keepdim=True)
     return torch.where(torch.linalg.vector_norm(rest, dim=1, keepdim=True) > tolerance, rest, 0)
-
-
-UNCLEAR = 8  # within this factor of the tolerance a length or a singular value may be rounding noise or not
-
-def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
-    "Warns where a neuron's part beside its mean is so short that rounding decides which directions it adds."
-    if ((size > 0) & (size < UNCLEAR * len(size) ** 0.5 * tolerance)).any():
-        warnings.warn("some neurons are nearly constant: they differ from their mean by little more than the tolerance "
-                      f"{tolerance:.0e} of their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 def from_gram(
@@ -294,7 +283,6 @@ def from_gram(
         unit.addr_(mean, mean, alpha=-1)
         keep = unit.diagonal() > GRAM_TOLERANCE**2
         unit.mul_(keep[:, None]).mul_(keep)
-        warn_of_constants(unit.diagonal().sqrt(), GRAM_TOLERANCE)
     return Geometry(unit, n_x, norms, n_samples, affine)
 
 
@@ -476,6 +464,9 @@ class Fit(NamedTuple):
     root: float = 0.0  # by how much a squared distance may be off that no other fit would know better
 
 
+UNCLEAR = 8  # within this factor of the tolerance a singular value may be rounding noise or not
+
+
 def stretch_of(size: Annotated[Tensor, "m"]) -> float:
     "How many times smaller singular values may be with the constant vector among them, by lengths after centring."
     return float((1 + (1 - size**2).clamp(min=0).sum().sqrt()) / size.min()) if len(size) else 1.0
@@ -530,8 +521,8 @@ def fit_rows(
     rank = int((s > tolerance).sum())
     stretch = stretch_of(size)
     if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR * stretch)).any():
-        warnings.warn(f"some neurons are nearly dependent: singular values near {tolerance:.0e}; rounding may decide "
-                      "which of them match")
+        warnings.warn("some neurons are nearly dependent, or, affine, nearly constant: singular values "
+                      f"near {tolerance:.0e}; rounding may decide which of them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
