@@ -10,7 +10,8 @@ stopped at any time and goes on where it stopped. What is compared:
   more neuron of both sides.
 
 An answer that differs is an error, unless the user was warned that rounding decides. A match that is none is one even
-then; but not an affine one, where neurons may be so nearly constant that the constant vector takes their direction.
+then; but not an affine one, where neurons may be so nearly constant that the constant vector takes their direction, and
+not of inner products alone, which resolve less.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from subspace_match.algorithms.geometry import Geometry
+from subspace_match.algorithms.geometry import GRAM_TOLERANCE, Geometry
 from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.algorithms.minimal import minimal_matches
 from subspace_match.algorithms.simple import simple_matches
@@ -55,7 +56,27 @@ def affine(rng, n_x, n_y, d):
     return x, nearly(y)
 
 
-ALL_KINDS = [*KINDS, affine, near_tolerance]
+def inner_products(rng, n_x, n_y, d):
+    "Any other kind but affine, of which the engine gets the inner products only."
+    return [*KINDS, near_tolerance][rng.integers(len(KINDS) + 1)](rng, n_x, n_y, d)
+
+
+def affine_products(rng, n_x, n_y, d):
+    "Affine ones, of which the engine gets the inner products and the sums only."
+    return affine(rng, n_x, n_y, d)
+
+
+ALL_KINDS = [*KINDS, affine, near_tolerance, inner_products, affine_products]
+AFFINE, PRODUCTS = (affine, affine_products), (inner_products, affine_products)
+
+
+def is_edge(kind, k):
+    "Are thresholds in batch k of a kind at the distances themselves, and beside them?"
+    return kind is near_tolerance or kind is inner_products and k % 2 == 1
+
+
+def tolerance_of(kind):
+    return GRAM_TOLERANCE if kind in PRODUCTS else TOLERANCE
 
 
 def batch(kind, k, most):
@@ -64,10 +85,11 @@ def batch(kind, k, most):
     n_x, n_y, d = (int(n) for n in rng.integers(1, [most + 1, most + 1, 6]))
     x, y = (np.stack(side) for side in zip(*[kind(rng, n_x, n_y, d) for _ in range(BATCH)]))
     eps = rng.choice(EPS, BATCH)
-    if kind is near_tolerance:  # thresholds at the distances themselves, and beside them
-        whole = distances(units(x), units(y), (1 << n_y) - 1)
+    if is_edge(kind, k):
+        tolerance = tolerance_of(kind)
+        whole = distances(units(x), units(y), (1 << n_y) - 1, tolerance)
         at = np.take_along_axis(whole, rng.integers(0, n_x, (BATCH, 1)), 1)[:, 0]
-        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * TOLERANCE, eps)
+        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * tolerance, eps)
         eps = eps.clip(0, 0.99)
     return x, y, eps
 
@@ -79,28 +101,29 @@ def units(z):  # (B, n, d)
     return unit_rows(z.reshape(-1, z.shape[2])).reshape(z.shape)
 
 
-def distances(z, vectors, subset):  # (B, n, d), (B, m, d), a bit mask
+def distances(z, vectors, subset, tolerance):  # (B, n, d), (B, m, d), a bit mask
     "(B, n): the distance of each z from the span of a subset of the vectors, by the rule of `relative_distance`."
     chosen = vectors[:, [j for j in range(vectors.shape[1]) if subset >> j & 1]]
     if chosen.shape[1] == 0: return np.linalg.norm(z, axis=2)
     _, s, v = np.linalg.svd(units(chosen), full_matrices=False)
-    basis = np.where(s[:, :, None] > TOLERANCE, v, 0)
+    basis = np.where(s[:, :, None] > tolerance, v, 0)
     for _ in range(2): z = z - (z @ basis.transpose(0, 2, 1)) @ basis
     return np.linalg.norm(z, axis=2)
 
 
-def passing(z, vectors, eps, is_affine):
+def passing(z, vectors, eps, kind):
     "(B, 2^m) bit masks: which z are within eps of the span of each subset of the vectors."
-    bits, m = 1 << np.arange(z.shape[1]), vectors.shape[1]
+    bits, m, is_affine = 1 << np.arange(z.shape[1]), vectors.shape[1], kind in AFFINE
+    tolerance = tolerance_of(kind)
     if is_affine: vectors = np.concatenate([vectors, np.ones_like(vectors[:, :1])], 1)
     subsets = [s + (is_affine << m) for s in range(1 << m)]
-    return np.stack([(distances(z, vectors, s) <= eps[:, None] + TOLERANCE) @ bits for s in subsets], 1)
+    return np.stack([(distances(z, vectors, s, tolerance) <= eps[:, None] + tolerance) @ bits for s in subsets], 1)
 
 
-def all_matches(x, y, eps, is_affine):
+def all_matches(x, y, eps, kind):
     "(B, 2^n_y, 2^n_x) bool: is this pair of subsets a match?"
     X, Y = np.arange(1 << x.shape[1]), np.arange(1 << y.shape[1])[:, None]
-    ok_x, ok_y = passing(x, y, eps, is_affine), passing(y, x, eps, is_affine)
+    ok_x, ok_y = passing(x, y, eps, kind), passing(y, x, eps, kind)
     return (X & ~ok_x[:, :, None] == 0) & (Y & ~ok_y[:, None, :] == 0)
 
 
@@ -122,50 +145,54 @@ def mask_of(match, n_x):
     return sum(1 << int(i) for i in match.x) | sum(1 << int(j) + n_x for j in match.y)
 
 
-def passes(x, y, match, eps, is_affine):
-    "Is it a match by Definition 1? Affine: with the constant vector in both spans, as one more neuron of both sides."
-    if not is_affine: return is_match(x, y, match, eps)
+def passes(x, y, match, eps, kind, masks=()):
+    """Is it a match by Definition 1? Affine: with the constant vector in both spans, as one more neuron of both sides.
+    By inner products: is it one of all matches, which count with their tolerance?
+    """
+    if kind in PRODUCTS: return mask_of(match, len(x)) in masks
+    if kind not in AFFINE: return is_match(x, y, match, eps)
     x_one, y_one = (np.concatenate([z, np.ones((1, z.shape[1]))]) for z in (x, y))
     return is_match(x_one, y_one, Match([*match.x, len(x)], [*match.y, len(y)]), eps)
 
 
-def differences(x, y, eps, masks, kind, i):
+def differences(x, y, eps, masks, kind, k, i):
     "The names of the functions whose answers on one instance differ from exhaustive search."
-    n_x, n, is_affine = len(x), len(x) + len(y), kind is affine
-    geometry = Geometry.from_vectors(x, y, affine=is_affine)
+    n_x, n, z = len(x), len(x) + len(y), np.concatenate([x, y])
+    if kind in PRODUCTS: geometry = Geometry.from_gram(z @ z.T, n_x, x.shape[1], kind in AFFINE, z.sum(1))
+    else: geometry = Geometry.from_vectors(x, y, affine=kind in AFFINE)
     largest, found = int(np.bitwise_or.reduce(masks)), maximum_match(geometry, eps=eps)
-    if not passes(x, y, found, eps, is_affine): yield "not a match"
+    if not passes(x, y, found, eps, kind, masks): yield "not a match"
     if mask_of(found, n_x) != largest: yield "maximum_match"
-    if i % 4 == 0 and kind is not near_tolerance:
+    if i % 4 == 0 and not is_edge(kind, k):
         if mask_of(match_levels(geometry).match(eps), n_x) != largest: yield "levels"
     if i % 16 == 1:
         minimal = minimal_matches(geometry, eps=eps, seed=i)
-        if not all(passes(x, y, match, eps, is_affine) for match in set(minimal.values())): yield "not a match"
+        if not all(passes(x, y, match, eps, kind, masks) for match in set(minimal.values())): yield "not a match"
         for v, match in minimal.items():
             mask, bit = mask_of(match, n_x), 1 << v[1] + n_x * (v[0] == "y")
             inside = masks[(masks & ~mask == 0) & (masks & bit != 0)]
             if list(inside) != [mask]: yield "minimal_matches"
     if i % 16 == 2:
         simple = simple_matches(geometry, eps=eps)
-        if not all(passes(x, y, match, eps, is_affine) for match in simple): yield "not a match"
+        if not all(passes(x, y, match, eps, kind, masks) for match in simple): yield "not a match"
         if {mask_of(match, n_x) for match in simple} != simple_masks(masks, n): yield "simple_matches"
 
 
 def run(kind, k, most):
     "The tally of one batch."
     x, y, eps = batch(kind, k, most)
-    tables = all_matches(units(x), units(y), eps, kind is affine)
+    tables = all_matches(units(x), units(y), eps, kind)
     tally = {"kind": kind.__name__, "batch": k, "n_x": x.shape[1], "n_y": y.shape[1], "d": x.shape[2],
              "instances": len(x), "warned": 0, "differ_where_warned": 0, "errors": 0, "not_a_match": 0}
     for i, (a, b, e, table) in enumerate(zip(x, y, eps.tolist(), tables)):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            wrong = list(differences(a, b, e, np.flatnonzero(table), kind, i))
+            wrong = list(differences(a, b, e, np.flatnonzero(table), kind, k, i))
         warned = any("rounding" in str(w.message) for w in told)
         tally["warned"] += warned
         tally["not_a_match"] += "not a match" in wrong
         tally["differ_where_warned"] += bool(wrong) and warned
-        if wrong and (not warned or "not a match" in wrong and kind is not affine):
+        if wrong and (not warned or "not a match" in wrong and kind not in (*AFFINE, *PRODUCTS)):
             tally["errors"] += 1
             print(f"{kind.__name__} batch {k} instance {i}: {', '.join(sorted(set(wrong)))}", flush=True)
     return tally

@@ -1,7 +1,7 @@
 """Do the tests notice when the engine is wrong? It is changed in one place at a time: `python tests/mutants.py -h`.
 
 A mutant is one comparison, sign, constant, condition or early return changed. Each runs, in a process of its own, the
-examples in docstrings and the tests of single pieces, the instances of fuzz.py, and then the quick tests of the
+examples of its module and the tests of its pieces, the instances of fuzz.py, and then all quick tests of the
 algorithms, to the first failure, with a quarter of the usual random examples. (Slow tests would take two minutes for
 each mutant that none notices; most of them search exhaustively, as fuzz.py does.) The tally has a row for each mutant
 and is written as it goes, so that a run may be stopped at any time and goes on where it stopped. The reason beside a
@@ -31,9 +31,11 @@ PACKAGE = TESTS.parent / "subspace_match"
 MODULES = ["geometry", "maximum", "minimal", "simple"]
 OURS = {"subspace_match", "fuzz", "conftest", "strategies", *(path.stem for path in TESTS.glob("test_*.py"))}
 QUIET = {"raise", "warn", "__repr__", "_repr_png_", "plot"}  # what is said, not what is computed
-FIRST = [*(f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES),
-         "test_geometry.py", "test_arguments.py"]
-THEN = ["test_engine.py", "test_simple.py", "test_algorithms.py"]
+EXAMPLES = {module: f"test_docstrings.py::test_examples_run[algorithms.{module}]" for module in MODULES}
+TESTS_OF = {"geometry": ["test_geometry.py", "test_arguments.py"], "maximum": ["test_geometry.py", "test_arguments.py"],
+            "minimal": [], "simple": ["test_simple.py"]}
+ALL_TESTS = [*EXAMPLES.values(), "test_geometry.py", "test_arguments.py", "test_engine.py", "test_simple.py",
+             "test_algorithms.py"]
 SLOW = ("exhaustive_search or all_matches or processes or tiny or wrong or depends_on_a_constant or hard_spectra "
         "or lemma_17 or three_gram_matrices or small_run or symmetries")
 
@@ -128,7 +130,9 @@ def judge(module, source):
     sys.meta_path.insert(0, Mutated())
     try: import fuzz  # noqa: F401  before the tests' settings, which wrap what they see imported
     except BaseException as error: return f"import: {type(error).__name__}"
-    return noticed(FIRST) or noticed_by_fuzz() or noticed(THEN) or "survived"
+    first = [EXAMPLES[module], *TESTS_OF[module]]     # likely to notice, and quick
+    then = [test for test in ALL_TESTS if test not in first]
+    return noticed(first) or noticed_by_fuzz() or noticed(then) or "survived"
 
 
 def noticed_by_fuzz():
@@ -188,7 +192,7 @@ def used(child):
 
 def main():
     sys.path[:0] = [str(TESTS), str(PACKAGE.parent)]
-    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in FIRST + THEN)):  # libraries, once for all
+    for name in ("fuzz", "shapes", *(test.partition(".")[0] for test in ALL_TESTS)):  # libraries, once for all
         importlib.import_module(name)
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
