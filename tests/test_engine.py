@@ -17,7 +17,7 @@ from subspace_match.theory.counterexamples import orthogonal_instance
 from subspace_match.algorithms import minimal
 from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
-from subspace_match.algorithms.maximum import match_levels, maximum_match
+from subspace_match.algorithms.maximum import certain, match_levels, maximum_match, peel, surely
 from subspace_match.algorithms.minimal import minimal_match, minimal_matches, minimum_matches
 from subspace_match.algorithms.simple import all_minimal_matches, simple_matches
 
@@ -309,6 +309,18 @@ def test_where_part_of_a_match_spans_what_all_of_it_does_not_the_user_is_told():
 
 
 # Certainty: what comes out passes `is_match`, whatever the tables were worth
+
+def test_what_is_left_is_judged_again_by_eps_itself():
+    "Tables that say less than the truth let a neuron stay that is farther away; what is left is not believed."
+    def pair():
+        x, y = torch.tensor([[1.0, 0]]).double(), torch.tensor([[(1 - 0.505**2) ** 0.5, 0.505]]).double()
+        return Pair(Geometry.from_vectors(x, y), torch.ones(2, dtype=torch.bool))
+    assert [certain(pair(), eps) for eps in (0.5, 0.505 - 1e-7, 0.505 + 1e-7, 0.51)] == [False, False, True, True]
+    lying = pair()
+    lying.r *= 0.9
+    assert peel(lying, 0.5).alive.all()
+    assert not surely(lying, 0.5).alive.any() and surely(pair(), 0.51).alive.all()
+
 
 NOT_PLAIN = [kind for kind in fuzz.ALL_KINDS if kind not in fuzz.KINDS]   # judged in other ways
 

@@ -246,11 +246,24 @@ def test_the_interval_is_wide_where_a_direction_is_at_the_tolerance():
         assert abs(least - distance) < 1e-6 and abs(most - distance) < 1e-6
 
 
+@pytest.mark.parametrize("length", [1.0, 0.1])
+def test_inner_products_alone_move_singular_values(length):
+    "By what they are off by, over the tolerance and the length of the shortest vector."
+    z, tolerance, noise = torch.eye(3)[2:].double(), 1e-6, 1e-17
+    for by, least_at, most_at in ((-2, 1, 1), (-0.5, 0, 1), (0.5, 0, 1), (2, 0, 0)):
+        gap = 2**0.5 * (tolerance + by * noise / tolerance / length)
+        rows = length * torch.tensor([[1.0, 0, 0], [1, 0, gap]], dtype=torch.float64)
+        least, most = residual_interval(z, rows, tolerance, noise)
+        assert abs(least - least_at) < 0.05 and abs(most - most_at) < 0.05
+
+
 def test_nothing_is_in_the_span_of_no_vectors():
     z = vectors(2, 4)
     z /= torch.linalg.vector_norm(z, dim=1, keepdim=True)
     least, most = residual_interval(z, z[:0], TOLERANCE)
     assert (least <= 1).all() and (most >= 1).all() and (most - least < 1e-13).all()
+    least, most = residual_interval(z, z[:0], TOLERANCE, gram_noise=0.01)   # of a squared length
+    assert (least - 0.99**0.5).abs().max() < 1e-12 and (most - 1.01**0.5).abs().max() < 1e-12
 
 
 def test_a_part_may_reach_out_of_the_whole_by_one_over_a_small_share():

@@ -25,7 +25,7 @@ from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
 from ..networks.data import load_data
 from ..networks.files import atomic_path, provenance, write_json
-from ..algorithms.geometry import Geometry
+from ..algorithms.geometry import Geometry, products
 from ..algorithms.maximum import match_levels, maximum_match
 from ..algorithms.minimal import minimal_matches
 from ..theory.match import Match
@@ -403,12 +403,14 @@ def normalised(data, n=10_000):
 THREADS_SCRIPT = """
 import json, sys, time
 import numpy as np, torch
-from subspace_match import match_levels, minimal_matches
+from subspace_match import Geometry, match_levels, minimal_matches
 if sys.argv[2] != "default": torch.set_num_threads(int(sys.argv[2]))
 arrays, eps, spent = np.load(sys.argv[1]), float(sys.argv[3]), {}
 x, y = arrays["x"], arrays["y"]
 match_levels(x[:8], y[:8])
-for name, work in (("levels", lambda: match_levels(x, y)), ("minimal matches", lambda: minimal_matches(x, y, eps))):
+works = {"Gram matrix": lambda: Geometry.from_vectors(x, y), "levels": lambda: match_levels(x, y),
+         "minimal matches": lambda: minimal_matches(x, y, eps)}
+for name, work in works.items():
     start = time.perf_counter()
     work()
     spent[name] = time.perf_counter() - start
@@ -458,32 +460,46 @@ def time_jobs(
     torch.set_num_threads(before)
     return rows
 
+def time_product(x, y, repeats: int):
+    "Rows of seconds on one thread: the product that makes the Gram matrix, and all levels once it is there."
+    before, z = torch.get_num_threads(), torch.as_tensor(np.concatenate([x, y]))
+    torch.set_num_threads(1)
+    geometry = Geometry.from_vectors(x, y)
+    works = {("product", "cpu"): (lambda: products(z), 1),
+             ("levels", "cpu"): (lambda: match_levels(geometry), 1)}
+    rows = paired(works, repeats, series="product", work="levels", n=len(x), d=x.shape[1])
+    torch.set_num_threads(before)
+    return rows
+
+def widest(networks, images, d: int):
+    "Activations (n, d) of a pair of networks at their widest layer, and at its two widest ones together."
+    sets = dict(list(layer_sets(list_layers(networks[0], images[:2])).items())[-2:])
+    z = [activation_matrices(network, images, sets, dict.fromkeys(sets, d)) for network in networks]
+    return [[one[n] for one in z] for n in sets]
+
 def measure_parallel(
-    out: str | Path,       # folder; parallel.csv and parallel.json come into it
-    width: float = 0.5,
+    networks, images,      # two networks, and what they see: from `normalised`
+    out: str | Path,       # folder; parallel.csv comes into it
     repeats: int = 3,
-    **options,             # of `time_threads`
+    d: int = 10_000,       # positions; for the product, 12 for each neuron of a side
 ):
-    "Threads and processes, on five VGG11 trained on the bundled digits. The machine should be idle."
-    trained, data = digits_networks("runs/speed-parallel", width, seeds=range(5))
-    networks, infos = zip(*trained)
-    images = normalised(data)
-    sets = layer_sets(list_layers(networks[0], images[:2]))
-    n, twice = list(sets)[-2:]
-    z = [activation_matrices(network, images, sets, dict.fromkeys(sets, 4_000)) for network in networks]
-    x, y, wide_x, wide_y = (one[size] for size in (n, twice) for one in z[:2])
-    five = {str(k): {sets[n][0]: one[n].T} for k, one in enumerate(z)}
-    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats, **options)
+    "Threads and processes, on two networks, and on five VGG11 of the bundled digits. The machine should be idle."
+    one, two = widest(networks, images, d)
+    (x, y), wide = one, len(two[0])
+    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats)
+    for x, y in (one, two):
+        eps = eps_for(x, y, 0.6)
+        rows += time_jobs(lambda n_jobs: minimal_matches(x, y, eps, n_jobs=n_jobs), repeats, work="minimal matches",
+                          n=len(x), d=x.shape[1], eps=eps)
+    x, y = widest(networks, images, 12*wide)[1]
+    rows += time_product(x, y, repeats)
+    trained, data = digits_networks("runs/speed-parallel", 0.5, seeds=range(5))
+    layers = [widest([network], normalised(data), 4_000)[0][0] for network, _ in trained]
+    five = {str(k): {"widest": x.T} for k, x in enumerate(layers)}
     rows += time_jobs(lambda n_jobs: comparison.compare(five, n_jobs=n_jobs, progress=False).area().round(6).to_csv(),
-                      repeats, work="all pairs of five networks", n=n, d=len(x[0]))
-    eps = eps_for(wide_x, wide_y, 0.6)
-    rows += time_jobs(lambda n_jobs: minimal_matches(wide_x, wide_y, eps, n_jobs=n_jobs), repeats,
-                      work="minimal matches", n=twice, d=len(wide_x[0]), eps=eps)
+                      repeats, work="all pairs of five networks", n=len(layers[0]), d=layers[0].shape[1])
     with atomic_path(Path(out)/"parallel.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
-    about = {"data": data.title, "architecture": infos[0]["architecture"], "width": width, "cores": os.cpu_count(),
-             "accuracy": [info["validation_accuracy"] for info in infos]}
-    write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
 
 # %% ../../nbs/algorithms/15_speed.ipynb #e622c616
 def main(
@@ -492,25 +508,27 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    profile: str = "full",  # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, processes
+    profile: str = "full",  # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, cores
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
     "Measure the fast algorithms against the literal ones, and write the tables that the notebook 15_speed draws."
     if profile.startswith("wide-"): return measure_wide(profile.removeprefix("wide-"), out)
-    if profile == "parallel": return measure_parallel(out)
-    settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
-    memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     if first:
         trained = [load_network(folder) for folder in (first, second)]
         data = load_data("imagefolder", images,
                          title=title or None) if images else load_data(trained[0][1]["data"]["name"])
     else: trained, data = digits_networks("runs/speed")
     networks, infos = zip(*trained)
-    timings = measure(networks, normalised(data), settings)
     about = {"data": infos[0]["data"] | {"title": data.title}, "architecture": infos[0]["architecture"],
              "seeds": [i["seed"] for i in infos],
-             "accuracy": [i["validation_accuracy"] for i in infos], "profile": profile, "largest": settings["largest"]}
-    write_results(timings, memory, out, about)
+             "accuracy": [i["validation_accuracy"] for i in infos], "profile": profile, "cores": os.cpu_count()}
+    if profile == "parallel":
+        measure_parallel(networks, normalised(data), out)
+        return write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
+    settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
+    memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
+    timings = measure(networks, normalised(data), settings)
+    write_results(timings, memory, out, about | {"largest": settings["largest"]})
 
 if __name__ == "__main__" and "__file__" in globals():
     import typer
