@@ -96,12 +96,6 @@ def test_what_is_left_of_a_constant_neuron_is_zero():
     assert torch.allclose(geometry.gram, rest @ rest.T, rtol=0, atol=1e-9)
 
 
-def test_lists_are_float64():
-    x, y = vectors(2, 8), vectors(3, 8, 1)
-    geometry, known = Geometry.from_vectors(x.tolist(), y.tolist()), Geometry.from_vectors(x, y)
-    assert geometry.unit_gram.equal(known.unit_gram) and geometry.tolerance == known.tolerance
-
-
 @pytest.mark.parametrize("gap, left", [(0.0, False), (1e-12, False), (1e-6, True)])
 def test_what_centring_leaves_of_a_constant_is_nothing(gap, left):
     z = torch.cat([vectors(2, 8), 0.1 + 0.1 * gap * vectors(1, 8, 1)])
