@@ -19,7 +19,7 @@ from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
 from subspace_match.algorithms.maximum import certain, match_levels, maximum_match, peel, surely
 from subspace_match.algorithms.minimal import minimal_match, minimal_matches, minimum_matches
-from subspace_match.algorithms.simple import all_minimal_matches, simple_matches
+from subspace_match.algorithms.simple import all_minimal_matches, pair_matches, simple_matches
 
 
 @st.composite
@@ -283,6 +283,88 @@ def test_what_inner_products_alone_do_not_resolve_the_user_is_told(gap, more):
         part = z[:, np.random.default_rng(k).permutation(8)]
         with pytest.warns(UserWarning, match="rounding"):
             maximum_match(Geometry.from_gram(part @ part.T, 2), eps=0.5 - 2.0**-20 + more)
+
+
+# What a table does not see by itself
+
+T = TOLERANCE
+_Q = np.linalg.qr(np.c_[np.ones(8), np.random.default_rng(0).normal(size=(8, 5))])[0].T
+ONE, P, U, W = abs(_Q[0]), *_Q[1:4]
+ABOVE = np.stack([P, 0.9 * P + 0.2 * U + (1 - 0.85) ** 0.5 * W])     # the second: at .387 from P and U, at .436 from P
+
+def unit(*rows): return np.stack([row / np.linalg.norm(row) for row in rows])
+
+def told_of(call, words="rounding may decide"):
+    "What a call returns, and whether it warned in these words."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = call()
+    return found, any(words in str(warning.message) for warning in said)
+
+
+@pytest.mark.parametrize("s, gap", [(1e-3, 1e-5), (1e-5, 1e-3), (1e-2, 1e-6)])
+def test_affine_neurons_that_a_spare_one_had_kept_apart_are_told_of(s, gap):
+    "Once U is gone, the two others differ by s times the gap: next to nothing beside the constant vector."
+    y = unit(ONE + s * P, ONE + s * (P + gap * U), U)
+    assert told_of(lambda: maximum_match(Geometry.from_vectors(ABOVE, y, affine=True), eps=0.4))[1]
+    y = unit(ONE + P, ONE + P + U, U)
+    assert not told_of(lambda: maximum_match(Geometry.from_vectors(ABOVE, y, affine=True), eps=0.4))[1]
+
+
+@pytest.mark.parametrize("x, y, told", [
+    ((U,), (ONE + 1.2 * T * U,), True), ((U,), (ONE + 20 * T * U,), False),     # nearly constant itself
+    ((U,), (ONE + 0.9 * T * P, ONE + 1e-6 * U), True),     # beside one that counts as constant
+    ((U,), (ONE + 1e-12 * P, ONE + 1e-3 * U), False), ((U,), [ONE + 0.9 * T * U] * 4, True),
+    ((U,), (ONE, ONE + 1e-3 * U), False),
+])
+def test_neurons_that_are_nearly_constant_are_told_of(x, y, told):
+    assert told_of(lambda: pair_matches(Geometry.from_vectors(unit(*x), unit(*y), affine=True), eps=0.3))[1] == told
+
+
+@pytest.mark.parametrize("s, copies", [(5, 30), (1.2, 4), (2, 4)])
+def test_neurons_that_leave_together_leave_what_the_definition_leaves(s, copies):
+    "Copies of U share what the direction is for; without them it is s tolerances away from P."
+    y = np.stack([P, *unit(P + s * T * 2**0.5 * U), *[U] * copies])
+    found, told = told_of(lambda: maximum_match(ABOVE, y, 0.4))
+    assert told and found == reference.literal_maximum_match(ABOVE, y, 0.4) and len(found) == 4
+
+
+def test_levels_drop_a_direction_that_is_noise_once_others_are_gone():
+    "The last two make up for each other by one part in three million."
+    y = unit(P, P + 0.05 * T * 2**0.5 * U, _Q[4] + 1e-3 * U, _Q[4] - 1e-3 * U)
+    for seed in range(3):
+        turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
+        levels = match_levels(ABOVE @ turn, y @ turn)
+        assert levels.x[1] == pytest.approx(0.19**0.5, abs=1e-3)
+        assert is_match(ABOVE @ turn, y @ turn, levels.match(0.4), 0.4)
+
+
+def test_what_the_root_of_a_large_gram_matrix_blurs_is_left_out():
+    "296 neurons that are nearly alike, and four whose match is asked for."
+    rng, n, d = np.random.default_rng(0), 150, 310
+    a, b, c = np.linalg.qr(rng.normal(size=(d, 3)))[0].T
+    alike = [*unit(*(a + 0.01 * rng.normal(size=d) / d**0.5 for _ in range(2 * n - 4)))]
+    x = np.stack([a, 0.9 * b + 0.19**0.5 * c, *alike[:n - 2]])
+    y = np.stack([a, *unit(a + 4e-5 * b), *alike[n - 2:]])
+    z, four, at = np.concatenate([x, y]), Match([0, 1], [0, 1]), float(relative_distance(x[1], y[:2]))
+    for eps, inside in ((at - 1e-5, False), (at + 0.01, True)):
+        geometry = Geometry.from_gram(z @ z.T, n, d)
+        found, told = told_of(lambda: maximum_match(geometry, eps=eps, within=four), "within rounding errors")
+        assert (1 in found.x) == inside and told != inside
+
+
+def test_what_the_sums_of_inner_products_lose_is_told():
+    "10^5 inputs in blocks of 32: of a gap of 1e-5 its square is known to a part in a thousand."
+    for seed in range(8):
+        a, b, c = np.linalg.qr(np.random.default_rng(seed).normal(size=(100_000, 3)))[0].T
+        x, y = np.stack([a, 0.9 * b + 0.19**0.5 * c]), np.stack([a, *unit(a + 1.2e-5 * b)])
+        gram, _, d = accumulate_gram(torch.tensor(np.concatenate([x, y])).split(32, 1))
+        at = float(relative_distance(x[1], y))
+        for eps in (at - 1e-5, at + 1e-5):
+            found, told = told_of(lambda: maximum_match(Geometry.from_gram(gram, 2), eps=eps), "rounding")
+            assert told or (1 in found.x) == (eps > at)
+        level, told = told_of(lambda: match_levels(Geometry.from_gram(gram, 2, d)), "rounding of the inner products")
+        assert told and level.x[1] == pytest.approx(at, abs=1e-3)
 
 
 def test_a_direction_that_is_dropped_far_away_warns_of_nothing(recwarn):

@@ -146,6 +146,7 @@ def skewed(i, j, part):
     (bad(4, lambda gram: None), 0, ValueError, "n_x"),
     (bad(4, lambda gram: None), 4, ValueError, "n_x"),
     (bad(4, at(2, 2, -1e-30)), 2, ValueError, "negative"),
+    (bad(4, at(0, 0, np.nan)), 2, ValueError, "NaN"),
     (bad(4, at(3, 3, np.nan)), 2, ValueError, "NaN"),
     (bad(4, at(3, 0, np.inf)), 2, ValueError, "NaN"),
     (bad(300, at(299, 298, np.nan)), 2, ValueError, "NaN"),
@@ -176,6 +177,13 @@ def test_sums_that_belong_to_no_affine_match_are_refused(options, problem):
     with pytest.raises(ValueError, match=problem): from_gram(bad(4, lambda gram: None), 2, affine=True, **options)
 
 
+def test_a_mean_hardly_longer_than_its_vector_is_refused():
+    gram = bad(4, lambda gram: None)
+    sums = 3 * gram.diagonal().sqrt()       # of nine inputs that are all the same
+    assert from_gram(gram, 2, 9, affine=True, sums=sums).unit_gram.diagonal().eq(0).all()
+    with pytest.raises(ValueError, match="longer"): from_gram(gram, 2, 9, affine=True, sums=(1 + 1e-8) * sums)
+
+
 def test_one_input_and_a_mean_as_long_as_its_vector_are_allowed():
     assert from_gram(torch.ones(2, 2).double(), 1, 1, affine=True, sums=np.array([1, 1 + 1e-10])).unit_gram.eq(0).all()
 
@@ -193,8 +201,10 @@ def test_what_the_inner_products_of_vectors_lack_is_less_than_the_noise():
         exactly = {"rel": 1e-9, "abs": 0}
         known, unknown = (from_gram(geometry.gram, n, known) for known in (d, None))
         assert geometry.gram_noise(6) == pytest.approx((12 + (6 * d) ** 0.5) * 2.0**-52, **exactly)
-        assert known.gram_noise(6) == geometry.gram_noise(6) == known.root_noise(6) and geometry.root_noise(6) == 0
-        assert unknown.gram_noise(6) == pytest.approx(12 * 2.0**-52, **exactly)
+        assert known.gram_noise(6) == geometry.gram_noise(6) and geometry.root_noise(6) == 0
+        assert unknown.gram_noise(6) == pytest.approx((12 + 6e6**0.5) * 2.0**-52, **exactly)
+        root, lack = known.coordinates.numpy(), known.root_noise(6) - known.gram_noise(6)
+        assert lack == pytest.approx(np.linalg.norm(root @ root.T - known.unit_gram.numpy()), rel=1e-6) and lack < 1e-12
 
 
 def nearly_dependent(gap, seed=0):
