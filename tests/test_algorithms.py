@@ -15,7 +15,7 @@ from subspace_match.algorithms import maximum
 from subspace_match.algorithms.geometry import Geometry, Pair
 from subspace_match.theory.match import Match, is_match
 from subspace_match.algorithms.maximum import match_levels, maximum_match
-from subspace_match.algorithms.minimal import minimal_match, minimal_matches
+from subspace_match.algorithms.minimal import closure, extend, minimal_match, minimal_matches, taken_along
 from subspace_match.theory.reference import as_single
 from subspace_match.algorithms.simple import (
     TooManyMatches, all_minimal_matches, decompose, minimal_sets, pair_matches, sample_simple_matches, simple_matches,
@@ -104,6 +104,47 @@ def test_maximum_match_within_a_part(kind):
         part = Match(np.flatnonzero(rng.integers(0, 2, len(x))), np.flatnonzero(rng.integers(0, 2, len(y))))
         expected = reference.literal_maximum_match(x, y, eps, part)
         assert maximum_match(x, y, eps=eps, within=part) == expected, (x, y, eps, part)
+
+
+def reachable(takes):
+    "From everyone, by any number of steps, one at a time."
+    found = takes.clone()
+    for k in range(len(takes)): found |= found[:, k : k + 1] & found[k]
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12])
+def test_the_relation_of_needs_is_closed_and_stays_closed(n):
+    rng = np.random.default_rng(n)
+    for density in (0, 0.05, 0.1, 0.3):
+        for _ in range(10):
+            takes, further = (torch.tensor(rng.random((n, n)) < density) | torch.eye(n, dtype=torch.bool)
+                              for _ in range(2))
+            known = closure(takes)
+            assert known.equal(reachable(takes))
+            assert extend(known, further).equal(reachable(known | further)) and extend(known, known).equal(known)
+
+
+def test_whoever_fails_without_a_neuron_is_taken_along():
+    "Without anyone else gone: by distances from spans without it."
+    taken = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(6, 20))
+        y = rng.normal(size=(6, 6)) * (rng.random((6, 6)) < 0.5) @ x + 0.3 * rng.normal(size=(6, 20))
+        x[5] = x[:2].sum(0)                                          # someone whom others make up for
+        geometry, eps = Geometry.from_vectors(x, y), 0.6
+        whole = maximum_match(x, y, eps)
+        keep = torch.as_tensor(np.isin(np.arange(12), [*whole.x, *(6 + whole.y)]))
+        pair = Pair(geometry, keep)
+        takes = taken_along(pair, eps, torch.arange(len(pair.index)))
+        for k, u in enumerate(pair.index.tolist()):
+            without = keep.clone()
+            without[u] = False
+            fails = (geometry.distances(without)[pair.index] > eps) & (pair.index != u)
+            assert takes[k].equal(fails | (pair.index == u))
+            taken += int(fails.sum())
+    assert taken > 20
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

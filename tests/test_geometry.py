@@ -141,8 +141,8 @@ def skewed(i, j, part):
 
 @pytest.mark.parametrize("gram, n_x, error, problem", [
     (bad(4, at(0, 1, 0.0)).float(), 2, TypeError, "float64"),
-    (vectors(4, 3), 2, ValueError, "square"),
-    (vectors(4, 3)[:, 0], 2, ValueError, "square"),
+    (vectors(4, 3), 2, ValueError, "must be square"),
+    (vectors(4, 3)[:, 0], 2, ValueError, "must be square"),
     (bad(4, lambda gram: None), 0, ValueError, "n_x"),
     (bad(4, lambda gram: None), 4, ValueError, "n_x"),
     (bad(4, at(2, 2, -1e-30)), 2, ValueError, "negative"),
@@ -439,6 +439,7 @@ def test_the_constant_vector_makes_singular_values_smaller_by_no_more_than_the_s
         smallest = torch.linalg.svdvals(rest / size[:, None])[-1]
         assert with_one > 0.99 * min(float(smallest), 1) / engine.stretch_of(size)
     assert engine.stretch_of(torch.ones(4).double()) == engine.stretch_of(size[:0]) == 1
+    assert engine.stretch_of(torch.tensor([0.6, 0.8]).double()) == pytest.approx((1 + 1) / 0.6)
 
 
 @pytest.mark.parametrize("share, told", [(100, False), (4, True), (0.25, True), (0.01, False)])
@@ -448,3 +449,92 @@ def test_where_it_is_unclear_what_is_noise_the_user_is_told(share, told, recwarn
     fit = engine.fit_rows(z, slice(0, 2), torch.arange(2), TOLERANCE)
     assert any("nearly dependent" in str(warning.message) for warning in recwarn) == told
     assert len(fit.span.ways) == (share < 1)
+
+
+def test_a_step_is_what_is_dropped_over_what_is_kept_without_one_vector():
+    "Of two vectors either may go: each has its share in the direction that is dropped."
+    z = torch.tensor([[1.0, 0], [1, 2e-9]], dtype=torch.float64)
+    u, s, _ = engine.svd(z)
+    assert engine.step_of(u, s, 1, TOLERANCE) == pytest.approx(float(s[1] / s[0]) / 0.5**0.5, rel=1e-6)
+    assert engine.step_of(u, s, 0, TOLERANCE) == engine.step_of(u, s, 2, TOLERANCE) == 0
+
+
+def test_errors_of_a_fit_grow_with_what_centring_took_away():
+    "A vector of length l has its own error over l, and so has a singular value: the constant vector makes it smaller."
+    one = torch.full((1, 12), 12**-0.5, dtype=torch.float64)
+    z = torch.cat([shortened(vectors(3, 12), [1, 1, 1]), shortened(vectors(1, 12, 1), [1])])
+    rest = z - z.mean(1, keepdim=True)
+    mean = torch.tensor([0.0, 0.6, 0.99, 0]).double()[:, None]
+    z = (1 - mean**2).sqrt() * shortened(rest, [1] * 4) + mean * one        # lengths 1, .8 and .14 after centring
+    rest, own, j, noise = z - z.mean(1, keepdim=True), slice(0, 3), torch.arange(3), 1e-9
+    size, inverse = torch.linalg.vector_norm(rest[:3], dim=1), table_of(rest, range(3), [3])[0].diagonal()
+    gram, rows = engine.fit_gram(rest @ rest.T, own, j, noise), engine.fit_rows(rest, own, j, TOLERANCE, noise)
+    reach = 1 + float((inverse / size**2).sum())
+    assert gram.squared == pytest.approx(noise * reach, rel=1e-6) == rows.root and reach > 50
+    assert engine.fit_rows(rest, own, j, TOLERANCE).root == 0
+    smallest = float(torch.linalg.svdvals(torch.cat([z[:3], one]))[-1])
+    assert smallest / 20 < gram.least <= rows.least < smallest and rows.stretch == engine.stretch_of(size) > 10
+
+
+def test_wear_of_what_others_make_up_for_and_of_what_they_do_not():
+    """z[0], z[1] and their sum, of which two leave: one combination is spare, the other needed. The third lies near
+    the needed one, so its entry is large, and small once that is gone.
+    """
+    z = vectors(6, 9)
+    z = shortened(torch.cat([z[:2], z[:1] + z[1:2], z[:1] + 0.5 * z[1:2] + 1e-2 * z[2:3], z[3:]]), [1] * 7)
+    span, j = engine.fit_rows(z, slice(0, 6), torch.arange(6), TOLERANCE).span, torch.tensor([0, 1])
+    way = span.ways[:, j]
+    share = float(torch.linalg.vector_norm(way))
+    needed = torch.tensor([[-way[0, 1], way[0, 0]]]) / share                  # the combination that no way contains
+    whole = torch.linalg.pinv(z[:6] @ z[:6].T, rtol=1e-10, hermitian=True)
+    left = torch.linalg.pinv(z[2:6] @ z[2:6].T, rtol=1e-10, hermitian=True).diagonal()
+    spared = engine.delete_spare(span, j, TOLERANCE)
+    assert spared.share == pytest.approx(share) and torch.allclose(spared.needed.abs(), needed.abs())
+    table = engine.rows_of(spared.span, slice(None))[:, :6]
+    pivot = float(needed @ table[j][:, j] @ needed.T)
+    done = engine.delete(span, j, TOLERANCE)
+    peak = torch.maximum(whole.diagonal(), table.diagonal())
+    worn = [1 / share, float(needed**2 @ peak[j]) / pivot, float((peak[2:] / left).max())]
+    assert done.wear == pytest.approx(max(worn), rel=1e-4) and max(worn[1:]) > 100
+    near = torch.tensor([[1.0, 0], [0, 1], [1, 1e-3]]).double()
+    small = engine.fit_rows(shortened(near, [1] * 3), slice(0, 3), torch.arange(3), TOLERANCE).span
+    alone = engine.delete(small, torch.tensor([1]), TOLERANCE)
+    assert alone.wear >= 1 / float(small.ways[0, 1].abs()) > 1e3
+    assert engine.delete(span._replace(table=-span.table), j, TOLERANCE) is None  # nothing to divide by
+
+
+def test_copies_have_entries_below_one():
+    "So what an entry falls to may be less than one, and the wear is more than its peak."
+    z = shortened(torch.cat([vectors(1, 6), vectors(1, 6), vectors(1, 6) + 1e-2 * vectors(1, 6, 1), vectors(1, 6, 2)]),
+                  [1] * 4)
+    span = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE).span
+    done = engine.delete(span, torch.tensor([2]), TOLERANCE)
+    assert done.span.now[:2].tolist() == pytest.approx([0.25, 0.25])
+    assert done.wear == pytest.approx(float(span.now[0]) / 0.25, rel=1e-6)
+
+
+def test_shares_near_the_tolerance_are_left_to_a_fit():
+    "Whether the copies make up for each other is clear; whether y[1] makes up for them is a matter of its distance."
+    for copies in (1, 9):
+        for share, clear in ((10, True), (0.9, False), (0.2 / copies**0.5, False), (0.1 / copies**0.5, True)):
+            gap = share * TOLERANCE * 2**0.5
+            e = torch.eye(3).double()
+            z = shortened(torch.cat([e[:1], e[:1] + gap * copies**0.5 * e[1:2], e[1:2].repeat(copies, 1)]),
+                          [1] * (2 + copies))
+            span = engine.fit_rows(z, slice(0, len(z)), torch.arange(len(z)), 1e-13).span
+            assert (engine.delete_spare(span, torch.arange(2, len(z)), TOLERANCE) is not None) == clear
+
+
+def test_sums_over_many_inputs_are_rounded_too():
+    "Intervals of a factor hold what the vectors themselves say, which are a thousand times longer than the factor."
+    moved = 0.0
+    for seed in range(6):
+        x, y = vectors(1, 300_000, seed), vectors(1, 300_000, 10 + seed)
+        x, y = x / x.norm(), y / y.norm()
+        y = 0.9 * x + 0.19**0.5 * y
+        least, most = Geometry.from_vectors(x, y).interval(torch.ones(2, dtype=torch.bool))
+        exact = math.sqrt(1 - math.fsum((x * y)[0].tolist()) ** 2 / math.fsum((x * x)[0].tolist())
+                          / math.fsum((y * y)[0].tolist()))
+        assert least[0] <= exact <= most[0] and most[0] - least[0] < 1e-12
+        moved = max(moved, abs(exact - float(least[0] + most[0]) / 2))
+    assert moved > 0
