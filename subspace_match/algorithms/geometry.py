@@ -280,9 +280,10 @@ def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
     "Warns where a neuron is about as long, after centring, as what counts as constant or is moved by it."
     short = float(size[size > tolerance].clamp(max=1).min()) if (size > tolerance).any() else 1.0
     constant = float(size[size <= tolerance].max()) if (size <= tolerance).any() else 0.0
-    if short < 2 * UNCLEAR * tolerance or UNCLEAR * constant > tolerance * short:
-        warnings.warn(f"some neurons are nearly constant: they differ from their mean by {max(constant, 0.0):.0e} or "
-                      f"{short:.0e} of their length; rounding may decide which of them match")
+    near, turning = short < 2 * UNCLEAR * tolerance, UNCLEAR * constant > tolerance * short
+    if near or turning:
+        warnings.warn("some neurons are nearly constant: they differ from their mean by "
+                      f"{short if near else constant:.0e} of their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 def from_gram(
