@@ -652,11 +652,6 @@ class _Judged(_Fitted):
         "Is the margin of a squared distance `r`, but for what no fit knows better, a small part of it?"
         return not self.cautious and self.margin(r) - self.wear * self.root <= MOST_MARGIN * r
 
-    def blur(self, r: float) -> float:
-        "How far a distance of square `r` may be off by what no fit knows better; 0 for a small part of it."
-        root = self.wear * self.root
-        return (r + root) ** 0.5 - r**0.5 if root > MOST_MARGIN * r else 0.0
-
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
 WAITING = 64  # so many rows wait before they are worked into the tables
 

@@ -293,10 +293,7 @@ def match_levels(
     keep, _ = split_null(geometry, as_keep(geometry))
     pair = Pair(geometry, keep)
     error = float32_error(pair)
-    blur = peel_levels(pair, level)
-    if blur > geometry.tolerance:
-        warnings.warn(f"rounding of the inner products moves some levels by up to {blur:.0e}; accumulate a factor "
-                      "instead (accumulate_factor)", stacklevel=2)
+    peel_levels(pair, level)
     if error > geometry.tolerance and (level[keep] < error).any():
         warnings.warn(f"float32 rounding moves distances of these activations by up to {error:.0e}; levels below that "
                       "are rounding noise. Use float64.", stacklevel=2)
@@ -307,21 +304,18 @@ def match_levels(
     return Levels(x_y[: geometry.n_x], x_y[geometry.n_x :], geometry.tolerance)
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #401a193b
-def peel_levels(pair: Pair, level: Annotated[Tensor, "N"]) -> float:
-    """Write the level of every neuron of `pair` into `level`, by deleting the worst represented ones first. Returns how
-    far one may be off where only inner products are known.
-    """
-    lowest, blur = 1.0, 0.0
+def peel_levels(pair: Pair, level: Annotated[Tensor, "N"]) -> None:
+    "Write the level of every neuron of `pair` into `level`, by deleting the worst represented ones first."
+    lowest = 1.0
     while pair.alive.any():
         r = torch.where(pair.alive, pair.r, -1)
         worst = float(r.max())
         if not (pair.fresh or pair.knows(worst)):
             pair.fit(stable=True)
             continue
-        if worst <= pair.geometry.tolerance**2: break
-        lowest, blur = min(lowest, worst), max(blur, pair.blur(worst))
+        if worst <= pair.geometry.tolerance**2: return
+        lowest = min(lowest, worst)
         out = r >= lowest
         level[pair.index[out]] = lowest**0.5
         pair.delete(out)
         pair.tidy()
-    return blur
