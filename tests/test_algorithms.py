@@ -149,7 +149,7 @@ def test_whoever_fails_without_a_neuron_is_taken_along():
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_minimal_and_simple_matches_are_those_of_exhaustive_search(kind):
-    for x, y, eps in small(kind, 60, most=3):
+    for x, y, eps in small(kind, 30, most=3):
         everything = maximum_match(x, y, eps=eps)
         one = minimal_matches(x, y, eps=eps, seed=0)
         assert set(one) == set(everything.neurons())
