@@ -1,6 +1,7 @@
 """The pieces of the engine, each held to what its docstring says."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,6 +57,40 @@ def test_products_of_blocks_are_those_of_all():
     z = vectors(300, 7)
     gram = products(z)
     assert torch.allclose(gram, z @ z.T, rtol=0, atol=1e-13) and torch.equal(gram, gram.T)
+
+
+def test_products_are_spread_over_the_threads_that_are_allowed_and_are_the_same(two_threads, monkeypatch):
+    z, used = vectors(300, 7), []
+
+    class Watched(ThreadPoolExecutor):
+        def map(self, work, *items):
+            return super().map(lambda item: (used.append(torch.get_num_threads()), work(item))[1], *items)
+
+    monkeypatch.setattr(engine, "ThreadPoolExecutor", Watched)
+    gram = products(z)
+    assert used == []   # too little to be worth it
+    monkeypatch.setattr(engine, "WAIT", 128 * z.numel())
+    with torch.inference_mode(): assert torch.equal(products(z), gram)
+    assert used == [1, 1, 1] and torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert torch.equal(products(z), gram) and len(used) == 3
+
+
+@pytest.mark.parametrize("accumulate", [engine.accumulate_gram, engine.accumulate_factor])
+def test_what_is_accumulated_takes_one_thread_and_leaves_the_network_all(two_threads, monkeypatch, accumulate):
+    network, ours = [], []
+    watched = {name: getattr(torch.Tensor, name) for name in ("sum", "__matmul__")} | {"qr": torch.linalg.qr}
+    for name, function in watched.items():
+        monkeypatch.setattr(torch.linalg if name == "qr" else torch.Tensor, name,
+                            lambda *a, f=function, **kw: (ours.append(torch.get_num_threads()), f(*a, **kw))[1])
+
+    def blocks():
+        for seed in range(3):
+            network.append(torch.get_num_threads())
+            yield vectors(3, 5, seed)
+
+    accumulate(blocks())
+    assert network == [2, 2, 2] and set(ours) == {1} and torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("n, d, columns", [(5, 40, 10), (10, 20, 20), (30, 20, 20)])

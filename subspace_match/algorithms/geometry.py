@@ -7,9 +7,10 @@ __all__ = ['GRAM_TOLERANCE', 'MANY_INPUTS', 'Geometry', 'accumulate_gram', 'accu
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #94773630
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -238,6 +239,7 @@ def gram_root(gram: Annotated[Tensor, "N N"]) -> Annotated[Tensor, "N N"]:
     return vectors * torch.where(values > noise, values, 0).clamp(min=0).sqrt()
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #7d7438cd
+@threads_for()
 def from_vectors(
     x: Annotated[Array, "n_x d"],  # activation vectors, NumPy or torch
     y: Annotated[Array, "n_y d"],
@@ -259,9 +261,11 @@ def from_vectors(
 
 def products(z: Annotated[Tensor, "N d"], block: int = 128) -> Annotated[Tensor, "N N"]:
     "z zᵀ, from the products of each block of rows with itself and all rows after it: half the work."
-    gram = z.new_zeros(len(z), len(z))
-    for i in range(0, len(z), block):
-        with threads_for(block * z[i:].numel()): gram[i : i + block, i:] = z[i : i + block] @ z[i:].T
+    gram, starts = z.new_zeros(len(z), len(z)), range(0, len(z), block)
+    with threads_for(block * z.numel()): threads = torch.get_num_threads() if z.device.type == "cpu" else 1
+    with threads_for(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        each = pool.map if threads > 1 else map
+        for i, rows in zip(starts, each(lambda i: z[i : i + block] @ z[i:].T, starts)): gram[i : i + block, i:] = rows
     return gram.triu() + gram.triu(1).T
 
 
@@ -286,6 +290,7 @@ def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
                       f"{short if near else constant:.0e} of their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
+@threads_for()
 def from_gram(
     gram: Annotated[Array, "N N"],  # float64 inner products of all activation vectors, the first network's first
     n_x: int,  # neurons of the first network
@@ -359,7 +364,7 @@ def accumulate_gram(
     d = 0
     for z in blocks:
         z = torch.as_tensor(z).double()
-        gram, sums, d = gram + products(z), sums + z.sum(1), d + z.shape[1]
+        with threads_for(): gram, sums, d = gram + products(z), sums + z.sum(1), d + z.shape[1]
     return gram, sums, d
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #30ebea84
@@ -378,8 +383,9 @@ def accumulate_factor(
     factor: Any = None
     for z in blocks:
         z = torch.as_tensor(z).double()
-        factor = z if factor is None else torch.cat([factor, z], 1)
-        if factor.shape[1] > len(factor): factor = torch.linalg.qr(factor.T, mode="r").R.T
+        with threads_for():
+            factor = z if factor is None else torch.cat([factor, z], 1)
+            if factor.shape[1] > len(factor): factor = torch.linalg.qr(factor.T, mode="r").R.T
     return factor
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #83a66d14
