@@ -500,6 +500,60 @@ def measure_parallel(
                       repeats, work="all pairs of five networks", n=len(layers[0]), d=layers[0].shape[1])
     with atomic_path(Path(out)/"parallel.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+    return {"five_networks": {"accuracy": [info["validation_accuracy"] for _, info in trained]}}
+
+EARLIER = "7fb6876"   # the commit whose engine is timed beside this one
+
+VERSION_SCRIPT = """
+import json, sys, time
+import numpy as np
+from subspace_match import minimal_matches
+arrays, eps, options = np.load(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
+for attempt in range(2):   # the first time is left out: processes start, and import
+    start = time.perf_counter()
+    found = minimal_matches(arrays["x"], arrays["y"], eps, **options)
+    took = time.perf_counter() - start
+print(json.dumps([took, [[*v, match.x.tolist(), match.y.tolist()] for v, match in sorted(found.items())]]))
+"""
+
+def time_versions(
+    x, y, eps,
+    repeats: int,
+    folders: dict,   # version -> where its package lies, and options of its `minimal_matches`
+):
+    "Rows of wall-clock seconds of all minimal matches, each in a process of its own, in turns. All must be the same."
+    plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    rows, first = [], None
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder)/"xy.npz", x=x, y=y)
+        for repeat, (version, (package, options)) in itertools.product(range(repeats), folders.items()):
+            load = os.getloadavg()[0]
+            command = [sys.executable, "-c", VERSION_SCRIPT, str(Path(folder)/"xy.npz"), str(eps), json.dumps(options)]
+            said = subprocess.run(command, env={**plain, "PYTHONPATH": str(package)}, cwd=folder, check=True,
+                                  capture_output=True, text=True).stdout
+            took, found = json.loads(said)
+            if found != (first := first or found): raise AssertionError(f"{version} finds something else")
+            rows.append({"work": "minimal matches", "n": len(x), "d": x.shape[1], "eps": eps, "version": version,
+                         **options, "repeat": repeat, "seconds": took, "load": load})
+    return rows
+
+def measure_versions(
+    networks, images,      # two networks, and what they see: from `normalised`
+    out: str | Path,       # folder; versions.csv comes into it
+    repeats: int = 3,
+    d: int = 10_000,       # positions
+):
+    "This engine beside that of `EARLIER`, which comes from the history of this clone. The machine should be idle."
+    x, y = widest(networks, images, d)[0]
+    here = Path(comparison.__file__).parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", EARLIER, "subspace_match"], cwd=here, check=True,
+                                 capture_output=True).stdout
+        subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
+        rows = time_versions(x, y, eps_for(x, y, 0.6), repeats, {
+            EARLIER: (folder, {}), "one core": (here, {}), "all cores": (here, {"n_jobs": os.cpu_count()})})
+    with atomic_path(Path(out)/"versions.csv") as part:
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
 
 # %% ../../nbs/algorithms/15_speed.ipynb #e622c616
 def main(
@@ -508,7 +562,8 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    profile: str = "full",  # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, cores
+    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, cores; versions: an earlier engine
+    profile: str = "full",
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
     "Measure the fast algorithms against the literal ones, and write the tables that the notebook 15_speed draws."
@@ -523,8 +578,11 @@ def main(
              "seeds": [i["seed"] for i in infos],
              "accuracy": [i["validation_accuracy"] for i in infos], "profile": profile, "cores": os.cpu_count()}
     if profile == "parallel":
-        measure_parallel(networks, normalised(data), out)
+        about |= measure_parallel(networks, normalised(data), out)
         return write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
+    if profile == "versions":
+        measure_versions(networks, normalised(data), out)
+        return write_json(Path(out)/"versions.json", {**about, "earlier": EARLIER, **provenance("cpu")})
     settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     timings = measure(networks, normalised(data), settings)
