@@ -9,7 +9,7 @@ import torch
 
 from subspace_match.algorithms import geometry as engine
 from subspace_match.algorithms.geometry import Geometry, Pair, from_gram, products, residual_interval, threads_for
-from subspace_match.algorithms.maximum import maximum_match
+from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.theory.match import TOLERANCE, Match, is_match
 
 
@@ -74,6 +74,46 @@ def test_products_are_spread_over_the_threads_that_are_allowed_and_are_the_same(
     assert used == [1, 1, 1] and torch.get_num_threads() == 2
     torch.set_num_threads(1)
     assert torch.equal(products(z), gram) and len(used) == 3
+
+
+@pytest.mark.parametrize("values", ["one", "few", "many"])
+@pytest.mark.parametrize("way", ["at once", "column by column"])
+def test_sums_over_many_inputs_lose_no_more_than_is_allowed_for(values, way):
+    rng, n, d = np.random.default_rng(0), 3, 20_000
+    z = torch.as_tensor({"one": np.full((n, d), 0.1), "few": rng.choice([0.1, 0.7, 0.3], (n, d)),
+                         "many": rng.random((n, d))}[values])
+    z = z.float().double()   # so that products are exact
+    exact = torch.tensor([[math.fsum((a * b).tolist()) for b in z] for a in z], dtype=torch.float64)
+    gram = products(z) if way == "at once" else engine.accumulate_gram(z.split(1, 1))[0]
+    size = exact.diagonal().sqrt()
+    error = torch.linalg.matrix_norm((gram - exact) / size[:, None] / size, 2)
+    assert error < engine.rounding(n, n * d) / 4   # twice as much is claimed, four times as much allowed for
+
+
+def test_constants_summed_over_many_inputs_decide_nothing():
+    d, t, eps = 10**5, 1e-4, 0.60002
+    u, (v, w) = torch.full((d,), d**-0.5).double(), vectors(2, d)
+    v, w = (a - a.mean() for a in (v, w))
+    w = w - (w @ v) / (v @ v) * v
+    v, w = v / torch.linalg.vector_norm(v), w / torch.linalg.vector_norm(w)
+    x, y = torch.stack([u, 0.8 * v + 0.6 * w]), torch.stack([u, u + t * v])
+    assert maximum_match(x, y, eps) == Match([0, 1], [0, 1], 2, 2)
+    assert abs(match_levels(x, y).x[1] - 0.6) < 1e-5
+
+
+@pytest.mark.parametrize("width", [2, 3000])
+@pytest.mark.parametrize("accumulate", [lambda blocks: engine.accumulate_gram(blocks)[0],
+                                        lambda blocks: (rows := engine.accumulate_factor(blocks)) @ rows.T])
+def test_blocks_may_share_their_memory_and_carry_gradients(accumulate, width):
+    z, shared = vectors(4, 3 * width), torch.empty(4, width).double().requires_grad_()
+
+    def blocks():
+        for part in z.split(width, 1):
+            shared.data.copy_(part)
+            yield shared
+
+    gram = accumulate(blocks())
+    assert torch.allclose(gram, z @ z.T, rtol=1e-12, atol=1e-12) and not gram.requires_grad
 
 
 @pytest.mark.parametrize("accumulate", [engine.accumulate_gram, engine.accumulate_factor])
@@ -150,6 +190,25 @@ def test_nearly_constant_neurons_are_told_of(gap, told, recwarn):
     assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
 
 
+@pytest.mark.parametrize("n, told", [(9, False), (100, True)])
+def test_neurons_that_count_as_constant_but_not_all_together_are_told_of(n, told, recwarn):
+    "Each is a fiftieth of a tolerance long after centring; a hundred of them turn a direction by ten times as much."
+    b = vectors(1, 12) - vectors(1, 12).mean()
+    y = 12**-0.5 + TOLERANCE / 50 * torch.tensor([(-1.0) ** k for k in range(n)]).double()[:, None] * b / b.norm()
+    maximum_match(Geometry.from_vectors(b, y, affine=True), eps=0.5)
+    assert any("nearly constant" in str(warning.message) for warning in recwarn) == told
+
+
+@pytest.mark.parametrize("length, gap, told", [(1e-6, 1.5e-9, True), (1e-5, 1e-10, True), (1e-1, 1e-11, False)])
+def test_a_dropped_direction_with_a_part_along_the_constant_is_told_of(length, gap, told, recwarn):
+    "y_1 and y_2 differ by a constant and next to nothing: Definition 1 turns the centred y_0 by that over its length."
+    u, b, p, f = torch.linalg.qr(torch.cat([torch.ones(1, 8).double(), vectors(3, 8)]).T).Q.T
+    u = u.abs()
+    x, y = torch.stack([b, p]), torch.stack([u + length * b, p, p + u + gap * f])
+    maximum_match(Geometry.from_vectors(x, y, affine=True), eps=0.0)
+    assert any("nearly dependent" in str(warning.message) for warning in recwarn) == told
+
+
 def bad(n, change):
     z = vectors(n, n + 5)
     gram = z @ z.T
@@ -181,6 +240,7 @@ def skewed(i, j, part):
     (bad(4, lambda gram: None), 0, ValueError, "n_x"),
     (bad(4, lambda gram: None), 4, ValueError, "n_x"),
     (bad(4, at(2, 2, -1e-30)), 2, ValueError, "negative"),
+    (torch.eye(4).double() * 1e-280, 2, ValueError, "underflow"),
     (bad(4, at(0, 0, np.nan)), 2, ValueError, "NaN"),
     (bad(4, at(3, 3, np.nan)), 2, ValueError, "NaN"),
     (bad(4, at(3, 0, np.inf)), 2, ValueError, "NaN"),
@@ -509,6 +569,24 @@ def test_errors_of_a_fit_grow_with_what_centring_took_away():
     assert engine.fit_rows(rest, own, j, TOLERANCE).root == 0
     smallest = float(torch.linalg.svdvals(torch.cat([z[:3], one]))[-1])
     assert smallest / 20 < gram.least <= rows.least < smallest and rows.stretch == engine.stretch_of(size) > 10
+
+
+def test_errors_grow_with_what_deletions_leave_of_singular_values():
+    "A chain, each neuron a tenth of the one before and something new: one after the other is made up for by the rest."
+    k, z = 6, [np.eye(20)[0]]
+    for i in range(k): z.append((np.eye(20)[i + 1] + 0.1 * z[-1]) / 1.01**0.5)
+    turn = np.linalg.qr(np.random.default_rng(8).normal(size=(20, 20)))[0]
+    x = np.array([0.8 * z[0] + 0.6 * np.eye(20)[k + 2], z[0]]) @ turn
+    y = np.array([*z, *np.eye(20)[1 : k + 1]]) @ turn
+    geometry = Geometry.from_vectors(x, y)
+    pair = Pair(geometry, torch.ones(len(x) + len(y), dtype=torch.bool))
+    assert pair.wear == 1
+    for i in range(k):
+        pair.delete(torch.zeros_like(pair.alive).index_fill_(0, torch.tensor([2 + i]), True))
+        stable = geometry.distances(pair.keep())[pair.index] ** 2
+        error = float((pair.r - stable)[pair.alive].abs().max())
+        assert error <= pair.margin(1.0) and pair.wear > 10 ** (2 * i + 1)
+    assert error > 1e-11
 
 
 def test_wear_of_what_others_make_up_for_and_of_what_they_do_not():

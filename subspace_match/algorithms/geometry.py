@@ -259,13 +259,20 @@ def from_vectors(
     return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
+WIDTH = 256  # so many inputs are summed up one after the other; then pairs of such sums, and so on
+
 def products(z: Annotated[Tensor, "N d"], block: int = 128) -> Annotated[Tensor, "N N"]:
     "z zᵀ, from the products of each block of rows with itself and all rows after it: half the work."
+    def rows_from(i: int, start: int = 0, stop: int = z.shape[1]) -> Annotated[Tensor, "_ _"]:
+        if stop - start <= WIDTH: return z[i : i + block, start:stop] @ z[i:, start:stop].T
+        half = (start + stop) // 2
+        return rows_from(i, start, half).add_(rows_from(i, half, stop))
+
     gram, starts = z.new_zeros(len(z), len(z)), range(0, len(z), block)
     with threads_for(block * z.numel()): threads = torch.get_num_threads() if z.device.type == "cpu" else 1
     with threads_for(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         each = pool.map if threads > 1 else map
-        for i, rows in zip(starts, each(lambda i: z[i : i + block] @ z[i:].T, starts)): gram[i : i + block, i:] = rows
+        for i, rows in zip(starts, each(rows_from, starts)): gram[i : i + block, i:] = rows
     return gram.triu() + gram.triu(1).T
 
 
@@ -281,9 +288,9 @@ UNCLEAR = 8  # within this factor of the tolerance a length or a singular value 
 
 
 def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
-    "Warns where a neuron is about as long, after centring, as what counts as constant or is moved by it."
+    "Warns where a neuron is about as long, after centring, as what counts as constant or is moved by all of that."
     short = float(size[size > tolerance].clamp(max=1).min()) if (size > tolerance).any() else 1.0
-    constant = float(size[size <= tolerance].max()) if (size <= tolerance).any() else 0.0
+    constant = float(torch.linalg.vector_norm(size[size <= tolerance]))
     near, turning = short < 2 * UNCLEAR * tolerance, UNCLEAR * constant > tolerance * short
     if near or turning:
         warnings.warn("some neurons are nearly constant: they differ from their mean by "
@@ -339,6 +346,9 @@ def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N 
     diagonal = gram.diagonal()
     if (diagonal < 0).any():
         raise ValueError("gram has a negative diagonal entry; no vector has a negative squared length")
+    limits = torch.finfo(gram.dtype)
+    if ((diagonal > 0) & (diagonal < limits.tiny / limits.eps**2)).any():
+        raise ValueError("gram has squared lengths that underflow; multiply the activations by a large number first")
     size = diagonal.sqrt()
     for i in range(0, len(gram), 256):  # a block of rows at a time: no second matrix
         rows, most = gram[i : i + 256], size[i : i + 256, None] * size
@@ -347,6 +357,19 @@ def check_gram(gram: Annotated[Array, "N N"], n_x: int) -> Annotated[Tensor, "N 
         if (rows.abs() > (1 + 1e-9) * most).any():
             raise ValueError("gram has an inner product larger than the lengths of its vectors allow")
     return gram
+
+# %% ../../nbs/algorithms/11_geometry.ipynb #34d4430d
+def side_by_side(blocks: Iterable[Annotated[Array, "N _"]]) -> Iterator[Annotated[Tensor, "N _"]]:
+    "The blocks in float64, copied; narrow ones are joined until they are worth a sum of their own."
+    waiting: list[Tensor] = []
+    width = 0
+    for z in blocks:
+        waiting.append(torch.as_tensor(z).detach().to(torch.float64, copy=True))
+        width += waiting[-1].shape[1]
+        if width < 8 * WIDTH: continue
+        yield torch.cat(waiting, 1) if len(waiting) > 1 else waiting[0]
+        waiting, width = [], 0
+    if waiting: yield torch.cat(waiting, 1)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e
 def accumulate_gram(
@@ -362,8 +385,7 @@ def accumulate_gram(
     gram: Any = 0
     sums: Any = 0
     d = 0
-    for z in blocks:
-        z = torch.as_tensor(z).double()
+    for z in side_by_side(blocks):
         with threads_for(): gram, sums, d = gram + products(z), sums + z.sum(1), d + z.shape[1]
     return gram, sums, d
 
@@ -381,8 +403,7 @@ def accumulate_factor(
     ((2, 2), [[6.0, 5.0], [5.0, 6.0]])
     """
     factor: Any = None
-    for z in blocks:
-        z = torch.as_tensor(z).double()
+    for z in side_by_side(blocks):
         with threads_for():
             factor = z if factor is None else torch.cat([factor, z], 1)
             if factor.shape[1] > len(factor): factor = torch.linalg.qr(factor.T, mode="r").R.T
@@ -564,7 +585,7 @@ def fit_rows(
     u, s, v = svd(z[j] / size[:, None], full=len(j) > z.shape[1])
     rank = int((s > tolerance).sum())
     stretch = stretch_of(size)
-    if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR * stretch)).any():
+    if ((s > tolerance / UNCLEAR / stretch) & (s < tolerance * UNCLEAR * stretch)).any():
         warnings.warn("some neurons are nearly dependent, or, affine, nearly constant: singular values "
                       f"near {tolerance:.0e}; rounding may decide which of them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
@@ -619,7 +640,8 @@ class _Fitted:
         self.squared, self.distance = max(f.squared for f in fits), max(f.distance for f in fits)
         self.step, self.root, self.wear = max(f.step for f in fits), max(f.root for f in fits), 1.0
         self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
-        self.most = [max(2 * self.trace(k), (UNCLEAR * tolerance * f.stretch) ** -2) for k, f in enumerate(fits)]
+        self.traces = [self.trace(k) for k in range(2)]
+        self.most = [max(2 * t, (UNCLEAR * tolerance * f.stretch) ** -2) for t, f in zip(self.traces, fits)]
 
     def trace(self, k: int) -> float:
         "The sum of the squares of one over the singular values of a side's vectors."
@@ -678,8 +700,10 @@ class Pair(_Judged):
                 span, self.r, self.wear = done.span, self.r + done.growth, max(self.wear, done.wear)
             spans.append(span)
         self.spans = tuple(spans)
+        traces = [self.trace(k) for k in range(2)]
+        self.wear = max(self.wear, *(t / max(before, 1e-300) for t, before in zip(traces, self.traces)))
         worn = self.wear * (self.squared + self.distance) > MOST_ERROR
-        if worn or any(self.trace(k) > most for k, most in enumerate(self.most)): self.fit()
+        if worn or any(t > most for t, most in zip(traces, self.most)): self.fit()
 
     def pending(self) -> int:
         "How many rows wait to be worked into the tables."
