@@ -466,6 +466,34 @@ def test_every_answer_is_a_match_even_when_the_tables_are_wrong(monkeypatch):
     assert smaller > 10
 
 
+def test_a_telling_neuron_asked_for_out_of_turn_changes_no_match(monkeypatch):
+    layers = [correlated(20, 60, seed) for seed in range(2)]
+    before = [minimal_matches(x, y, 0.65) for x, y in layers]
+    monkeypatch.setattr(minimal, "SETTLED", 2)
+    asked, telling = [], minimal.telling
+    monkeypatch.setattr(minimal, "telling", lambda node: asked.append(telling(node)) or asked[-1])
+    assert [minimal_matches(x, y, 0.65) for x, y in layers] == before and min(map(len, before)) > 20
+    assert all(which is None or int(which.sum()) == 1 for which in asked)
+    assert any(which is not None for which in asked) and any(which is None for which in asked)
+
+
+def test_minimal_matches_that_are_not_certain_are_found_again_without_relying_on_tables(monkeypatch):
+    x, y = correlated(6, 24)
+    before, began, beginning = minimal_matches(x, y, 0.65), [], minimal.beginning
+    monkeypatch.setattr(minimal, "certain", lambda *args: False)
+    monkeypatch.setattr(minimal, "beginning", lambda pair, *args: began.append(pair.cautious) or beginning(pair, *args))
+    assert minimal_matches(x, y, 0.65) == before and len(before) > 0
+    assert began[0] is False and began[1:] == [True] * len({*before.values()})
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_progress_is_shown_to_those_who_ask(wanted, capsys):
+    x, y = correlated(6, 24)
+    found = minimal_matches(x, y, 0.65, **({} if wanted is None else {"progress": wanted}))
+    shown = capsys.readouterr().err
+    assert (f"{len(found)}/{len(found)}" in shown) if wanted else shown == ""
+
+
 @pytest.mark.parametrize("module, name, values", [
     ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("minimal", "LESS", (2, 50)),
     ("minimal", "SETTLED", (1, 10**6)), ("maximum", "MANY", (1, 10**6)),
