@@ -67,4 +67,5 @@ $(MATHJAX): | $(READY)
 
 benchmark: $(READY)  ## measure the fast algorithms against the literal ones, into results/speed
 	python -m subspace_match.experiments.benchmark
+	python -m subspace_match.experiments.benchmark --profile threads
 	python -m subspace_match.experiments.benchmark --profile parallel

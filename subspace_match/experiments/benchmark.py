@@ -483,10 +483,9 @@ def measure_parallel(
     repeats: int = 3,
     d: int = 10_000,       # positions; for the product, 12 for each neuron of a side
 ):
-    "Threads and processes, on two networks, and on five VGG11 of the bundled digits. The machine should be idle."
+    "Processes, on two networks, and on five VGG11 of the bundled digits. The machine should be idle."
     one, two = widest(networks, images, d)
-    (x, y), wide = one, len(two[0])
-    rows = time_threads(x, y, eps_for(x, y, 0.6), repeats)
+    wide, rows = len(two[0]), []
     for x, y in (one, two):
         eps = eps_for(x, y, 0.6)
         rows += time_jobs(lambda n_jobs: minimal_matches(x, y, eps, n_jobs=n_jobs), repeats, work="minimal matches",
@@ -502,6 +501,18 @@ def measure_parallel(
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
     return {"five_networks": {"accuracy": [info["validation_accuracy"] for _, info in trained]}}
 
+def measure_threads(
+    networks, images,      # two networks, and what they see: from `normalised`
+    out: str | Path,       # folder; threads.csv comes into it
+    repeats: int = 3,
+    d: int = 10_000,       # positions
+):
+    "Threads, beside a busy core and without one. The machine should be idle."
+    x, y = widest(networks, images, d)[0]
+    with atomic_path(Path(out)/"threads.csv") as part:
+        rows = time_threads(x, y, eps_for(x, y, 0.6), repeats)
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+
 EARLIER = "7fb6876"   # the commit whose engine is timed beside this one
 
 VERSION_SCRIPT = """
@@ -509,10 +520,13 @@ import json, sys, time
 import numpy as np
 from subspace_match import minimal_matches
 arrays, eps, options = np.load(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
-for attempt in range(2):   # the first time is left out: processes start, and import
-    start = time.perf_counter()
-    found = minimal_matches(arrays["x"], arrays["y"], eps, **options)
-    took = time.perf_counter() - start
+minimal_matches(arrays["x"][:2], arrays["y"][:2], eps)
+if options.get("n_jobs"):   # left out: processes start, and import
+    from joblib import Parallel, delayed
+    Parallel(**options)(delayed(minimal_matches)(arrays["x"][:2], arrays["y"][:2], eps) for _ in range(8))
+start = time.perf_counter()
+found = minimal_matches(arrays["x"], arrays["y"], eps, **options)
+took = time.perf_counter() - start
 print(json.dumps([took, [[*v, match.x.tolist(), match.y.tolist()] for v, match in sorted(found.items())]]))
 """
 
@@ -550,8 +564,9 @@ def measure_versions(
         archive = subprocess.run(["git", "archive", EARLIER, "subspace_match"], cwd=here, check=True,
                                  capture_output=True).stdout
         subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
-        rows = time_versions(x, y, eps_for(x, y, 0.6), repeats, {
-            EARLIER: (folder, {}), "one core": (here, {}), "all cores": (here, {"n_jobs": os.cpu_count()})})
+        engines = {EARLIER: (folder, {}), "one core": (here, {}), "all cores": (here, {"n_jobs": os.cpu_count()})}
+        rows = [{"share": share, **row} for share in (0.6, 0.95)
+                for row in time_versions(x, y, eps_for(x, y, share), repeats, engines)]
     with atomic_path(Path(out)/"versions.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
 
@@ -562,7 +577,7 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; parallel: threads, cores; versions: an earlier engine
+    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; threads; parallel: cores; versions: an earlier engine
     profile: str = "full",
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
@@ -580,6 +595,9 @@ def main(
     if profile == "parallel":
         about |= measure_parallel(networks, normalised(data), out)
         return write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
+    if profile == "threads":
+        measure_threads(networks, normalised(data), out)
+        return write_json(Path(out)/"threads.json", {**about, **provenance("cpu")})
     if profile == "versions":
         measure_versions(networks, normalised(data), out)
         return write_json(Path(out)/"versions.json", {**about, "earlier": EARLIER, **provenance("cpu")})
