@@ -209,7 +209,7 @@ def main():
     for module in options.modules:
         unchanged = (PACKAGE / "algorithms" / f"{module}.py").read_text()
         if (said := outcome(module, unchanged, options.seconds)) != "survived":
-            sys.exit(f"{module}.py is noticed as it is, by {said}: what the tests say of its mutants would mean nothing")
+            sys.exit(f"{module}.py is noticed as it is, by {said}: what tests say of its mutants would mean nothing")
         for i, (function, line, change, source) in enumerate(mutants(module)):
             if i % options.every or (module, function, change) in known: continue
             if options.functions and function not in options.functions: continue
