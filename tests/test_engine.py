@@ -497,8 +497,9 @@ def test_progress_is_shown_to_those_who_ask(wanted, capsys):
 @pytest.mark.parametrize("module, name, values", [
     ("minimal", "FIRST", (1, 50)), ("minimal", "MORE", (1, 8)), ("minimal", "LESS", (2, 50)),
     ("minimal", "SETTLED", (1, 10**6)), ("maximum", "MANY", (1, 10**6)),
-    ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)), ("geometry", "UNCLEAR", (1, 80)),
-    ("geometry", "MOST_MARGIN", (1e-12, 1e-2)), ("geometry", "MOST_ERROR", (1e-9, 1.0)),
+    ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)), ("geometry", "WIDTH", (1, 10**6)),
+    ("geometry", "UNCLEAR", (1, 80)), ("geometry", "MOST_MARGIN", (1e-12, 1e-2)),
+    ("geometry", "MOST_ERROR", (1e-9, 1.0)),
 ])
 def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
     "They decide what is computed when, and by which route."

@@ -417,6 +417,22 @@ for name, work in works.items():
 print(json.dumps(spent))
 """
 
+HERE = Path(comparison.__file__).parents[2]   # where this package lies
+
+def said_by(
+    script: str,                  # gets the path of an .npz with x and y, then the arguments; prints JSON
+    x, y, *arguments,
+    package: str | Path = HERE,   # where the package lies that it imports
+):
+    "What a script says in a process of its own, with PyTorch's default number of threads."
+    plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder)/"xy.npz", x=x, y=y)
+        command = [sys.executable, "-c", script, str(Path(folder)/"xy.npz"), *map(str, arguments)]
+        said = subprocess.run(command, env=plain | {"PYTHONPATH": str(package)}, cwd=folder, check=True,
+                              capture_output=True, text=True).stdout
+    return json.loads(said)
+
 def time_threads(
     x, y, eps,
     repeats: int,
@@ -424,22 +440,17 @@ def time_threads(
     beside=(0, 1),   # how many other processes keep a core busy each
 ):
     "Rows of wall-clock seconds by threads and by what else runs, each in a process of its own, in turns."
-    plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder)/"xy.npz", x=x, y=y)
-        for repeat, others, setting in itertools.product(range(repeats), beside, threads):
-            load = os.getloadavg()[0]
-            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
-            try:
-                command = [sys.executable, "-c", THREADS_SCRIPT, str(Path(folder)/"xy.npz"), setting, str(eps)]
-                said = subprocess.run(command, env=plain, check=True, capture_output=True, text=True).stdout
-            finally:
-                for process in busy:
-                    process.kill()
-                    process.wait()
-            rows += [dict(series="threads", work=work, n=len(x), d=x.shape[1], eps=eps, threads=setting, beside=others,
-                          repeat=repeat, seconds=took, load=load) for work, took in json.loads(said).items()]
+    for repeat, others, setting in itertools.product(range(repeats), beside, threads):
+        load = os.getloadavg()[0]
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+        try: spent = said_by(THREADS_SCRIPT, x, y, setting, eps)
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+        rows += [dict(series="threads", work=work, n=len(x), d=x.shape[1], eps=eps, threads=setting, beside=others,
+                      repeat=repeat, seconds=took, load=load) for work, took in spent.items()]
     return rows
 
 def time_jobs(
@@ -536,19 +547,13 @@ def time_versions(
     folders: dict,   # version -> where its package lies, and options of its `minimal_matches`
 ):
     "Rows of wall-clock seconds of all minimal matches, each in a process of its own, in turns. All must be the same."
-    plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     rows, first = [], None
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(Path(folder)/"xy.npz", x=x, y=y)
-        for repeat, (version, (package, options)) in itertools.product(range(repeats), folders.items()):
-            load = os.getloadavg()[0]
-            command = [sys.executable, "-c", VERSION_SCRIPT, str(Path(folder)/"xy.npz"), str(eps), json.dumps(options)]
-            said = subprocess.run(command, env={**plain, "PYTHONPATH": str(package)}, cwd=folder, check=True,
-                                  capture_output=True, text=True).stdout
-            took, found = json.loads(said)
-            if found != (first := first or found): raise AssertionError(f"{version} finds something else")
-            rows.append({"work": "minimal matches", "n": len(x), "d": x.shape[1], "eps": eps, "version": version,
-                         **options, "repeat": repeat, "seconds": took, "load": load})
+    for repeat, (version, (package, options)) in itertools.product(range(repeats), folders.items()):
+        load = os.getloadavg()[0]
+        took, found = said_by(VERSION_SCRIPT, x, y, eps, json.dumps(options), package=package)
+        if found != (first := first or found): raise AssertionError(f"{version} finds something else")
+        rows.append({"work": "minimal matches", "n": len(x), "d": x.shape[1], "eps": eps, "version": version,
+                     **options, "repeat": repeat, "seconds": took, "load": load})
     return rows
 
 def measure_versions(
@@ -559,12 +564,11 @@ def measure_versions(
 ):
     "This engine beside that of `EARLIER`, which comes from the history of this clone. The machine should be idle."
     x, y = widest(networks, images, d)[0]
-    here = Path(comparison.__file__).parents[2]
     with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(["git", "archive", EARLIER, "subspace_match"], cwd=here, check=True,
+        archive = subprocess.run(["git", "archive", EARLIER, "subspace_match"], cwd=HERE, check=True,
                                  capture_output=True).stdout
         subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
-        engines = {EARLIER: (folder, {}), "one core": (here, {}), "all cores": (here, {"n_jobs": os.cpu_count()})}
+        engines = {EARLIER: (folder, {}), "one core": (HERE, {}), "all cores": (HERE, {"n_jobs": os.cpu_count()})}
         rows = [{"share": share, **row} for share in (0.6, 0.95)
                 for row in time_versions(x, y, eps_for(x, y, share), repeats, engines)]
     with atomic_path(Path(out)/"versions.csv") as part:
