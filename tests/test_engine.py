@@ -520,12 +520,12 @@ def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):
     assert len(before) == 6 and simple_matches(x, y, 0.5) == before
 
 
-@pytest.mark.parametrize("nodes, tasks", [(None, None), (1, 1), (100, 5)])
-def test_neurons_that_processes_share_get_the_same_matches(nodes, tasks, monkeypatch):
+@pytest.mark.parametrize("nodes", [None, 1, 100])
+def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
     "And no trial is made twice."
     trials, tried = [], minimal.tried
     monkeypatch.setattr(minimal, "tried", lambda *args: trials.append(1) or tried(*args))
-    if nodes: monkeypatch.setattr(minimal, "NODES", nodes), monkeypatch.setattr(minimal, "TASKS", tasks)
+    if nodes: monkeypatch.setattr(minimal, "NODES", nodes)
     x, y = correlated(20, 60)
     alone, once = minimal_matches(x, y, 0.65), len(trials)
     with parallel_config(backend="threading", n_jobs=2): together = minimal_matches(x, y, 0.65)

@@ -165,6 +165,8 @@ class Geometry:
     ):
         self.unit_gram, self.n_x, self.norms, self.n_samples = unit_gram, n_x, norms, n_samples
         self.affine, self.vectors = affine, vectors
+        # over how many inputs the vectors were summed up to `coordinates`; 0 for a root
+        self.summed = 0 if vectors is None else vectors.shape[1]
         self.n_y = len(norms) - n_x
         self.tolerance = tolerance
         self.dead = norms == 0
@@ -209,9 +211,6 @@ class Geometry:
             for end, distances in zip(ends, of_own): end[own] = distances
         return ends
 
-    summed = property(lambda self: 0 if self.vectors is None else self.vectors.shape[1],
-                      doc="Over how many inputs the vectors were summed up to `coordinates`; 0 for a root.")
-
     def gram_noise(self, n: int) -> float:
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
         return rounding(n, n * (MANY_INPUTS if self.n_samples is None else self.n_samples))
@@ -224,7 +223,7 @@ class Geometry:
 
     def root_noise(self, n: int) -> float:
         "`gram_noise` where `coordinates` are a root, and `root_error`; 0 where there are vectors."
-        return self.gram_noise(n) + self.root_error if self.vectors is None else 0.0
+        return 0.0 if self.summed else self.gram_noise(n) + self.root_error
 
     def sides(self, keep: Annotated[Tensor, "N"]) -> tuple[Annotated[Tensor, "m_x"], Annotated[Tensor, "m_y"]]:
         "Indices of the kept neurons of each network."
@@ -415,8 +414,8 @@ class Span(NamedTuple):
     own: slice  # which of the pair's n neurons they belong to
     table: torch.Tensor  # (n_own, n): S in the columns of its own neurons, C in those of the others
     ways: torch.Tensor  # (p, n_own): K
-    now: torch.Tensor  # (n_own,): S_jj by now; 1 for neurons that are gone
-    peak: torch.Tensor  # (n_own,): the largest S_jj so far; 1 for neurons that are gone
+    now: torch.Tensor  # (n_own,): S_jj by now; 0 for neurons that are gone
+    peak: torch.Tensor  # (n_own,): the largest S_jj so far; 0 for neurons that are gone
     left: torch.Tensor  # (q, n_own): by now the table is `table - left.T @ right`
     right: torch.Tensor  # (q, n)
     used: torch.Tensor  # (p, t), orthonormal columns: by now K is `ways - used @ used.T @ ways`
@@ -425,8 +424,21 @@ class Span(NamedTuple):
 def new_span(own: slice, table: Annotated[Tensor, "m n"], ways: Annotated[Tensor, "p m"]) -> Span:
     "The `Span` of a table from which nothing is deleted yet."
     diagonal = table[:, own].diagonal()
-    diagonal = torch.where(diagonal > 0, diagonal, 1)
     return Span(own, table, ways, diagonal, diagonal, table[:0, own], table[:0], ways[:, :0])
+
+
+def some_columns(matrix: Annotated[Tensor, "m n"], columns: Annotated[Tensor, "q"]) -> Annotated[Tensor, "m q"]:
+    "`matrix[:, columns]`, in a third of the time."
+    return matrix.gather(1, columns.expand(len(matrix), -1))
+
+
+def submatrix(
+    matrix: Annotated[Tensor, "m n"],
+    rows: Annotated[Tensor, "p"],
+    columns: Annotated[Tensor, "q"],
+) -> Annotated[Tensor, "p q"]:
+    "`matrix[rows][:, columns]`, in a third of the time."
+    return some_columns(matrix.index_select(0, rows), columns)
 
 
 def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slice(None)) -> Annotated[Tensor, "_ _"]:
@@ -467,7 +479,7 @@ def delete_spare(
     right[0, :, span.own], right[1, :, span.own] = half, a
     span = span._replace(left=torch.cat([span.left, a, half]), right=torch.cat([span.right, *right]),
                          used=torch.cat([span.used, used], 1))
-    now = span.now - 2 * (a * half).sum(0)
+    now = torch.where(span.peak > 0, span.now - 2 * (a * half).sum(0), 0)
     return Spared(span._replace(now=now, peak=torch.maximum(span.peak, now)), v[t:], float(shares[t - 1]))
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #e64fea65
@@ -495,7 +507,7 @@ def delete(
     if failed: return None
     new = torch.linalg.solve_triangular(lower, rows, upper=False)
     squares = (new**2).sum(0)
-    now, peak = (span.now - squares[span.own]).index_fill(0, j, 1), span.peak.index_fill(0, j, 1)
+    now, peak = (span.now - squares[span.own]).index_fill_(0, j, 0), span.peak.index_fill(0, j, 0)
     worn = [1 / share, *(size / lower.diagonal() ** 2).tolist(), float((peak / now.clamp(min=1e-300)).max())]
     squares[span.own] = 0
     left, right = torch.cat([span.left, new[:, span.own]]), torch.cat([span.right, new])
@@ -510,10 +522,10 @@ def settled(
     "The `Span` of what is left, with all deletions worked in."
     k, ways = keep[span.own].nonzero()[:, 0], span.ways
     every = keep.nonzero()[:, 0]
-    table = span.table[k[:, None], every]
+    table = submatrix(span.table, k, every)
     if len(span.left):
-        with threads_for(span.left[:, k].numel() * len(every)):
-            table.addmm_(span.left[:, k].T, span.right[:, every], alpha=-1)
+        with threads_for(len(span.left) * table.numel()):
+            table.addmm_(some_columns(span.left, k).T, some_columns(span.right, every), alpha=-1)
     if t := span.used.shape[1]: ways = torch.linalg.qr(span.used, mode="complete").Q[:, t:].T @ ways
     return new_span(own, table, ways[:, k])._replace(now=span.now[k], peak=span.peak[k])
 
@@ -645,12 +657,12 @@ class _Fitted:
 
     def trace(self, k: int) -> float:
         "The sum of the squares of one over the singular values of a side's vectors."
-        return float(self.spans[k].now[self.alive[self.spans[k].own]].sum())
+        return float(self.spans[k].now.sum())
 
     def fits_from_gram(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit | None]:
         "A `fit_gram` of each side."
         gram, noise = self.geometry.unit_gram, self.geometry.gram_noise(len(self.index))
-        if len(self.index) < len(gram): gram = gram[self.index][:, self.index]
+        if len(self.index) < len(gram): gram = submatrix(gram, self.index, self.index)
         return [fit_gram(gram, own, j, noise) for own, j in zip(self.halves(), present)]
 
     def fits_from_rows(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit]:
@@ -735,25 +747,31 @@ class Remainder(NamedTuple):
     rounding: Annotated[Tensor, "q"]  # what the rounding of the vectors may do to the length of e
 
 
-def remainder(
+def remainders(
     pair: Pair,
     j: Annotated[Tensor, "m"],  # positions in `pair`: the z_j, scaled to length one
     w: Annotated[Tensor, "q"],  # positions in `pair`: the z
-    c: Annotated[Tensor, "m q"],
-) -> Remainder:
-    "The `Remainder`, from the vectors where the tables come from them, else from their inner products."
+) -> Callable[[Annotated[Tensor, "m q"]], Remainder]:
+    "The `Remainder` of any c, from the vectors where the tables come from them, else from their inner products."
     geometry, i, k = pair.geometry, pair.index[j], pair.index[w]
     size = geometry.unit_gram.diagonal()[i].sqrt()[:, None]
-    length = torch.linalg.vector_norm(c / size, dim=0)
-    of_length = rounding(len(pair.index), geometry.summed) * (1 + length)
-    if pair.from_vectors and geometry.vectors is not None:
-        own = geometry.coordinates[i] / size
-        rest = geometry.coordinates[k] - c.T @ own
-        return Remainder(own @ rest.T, (rest**2).sum(1), torch.zeros_like(length), of_length)
-    product = geometry.unit_gram[i[:, None], k] / size
-    slope = product - geometry.unit_gram[i[:, None], i] @ (c / size) / size
-    squared = geometry.unit_gram.diagonal()[k] - (c * (product + slope)).sum(0)
-    return Remainder(slope, squared, geometry.gram_noise(len(pair.index)) * (1 + length**2), of_length)
+    noise, of_gram = rounding(len(pair.index), geometry.summed), geometry.gram_noise(len(pair.index))
+
+    def from_vectors(c: Annotated[Tensor, "m q"]) -> Remainder:
+        rest, length = others - c.T @ own, torch.linalg.vector_norm(c / size, dim=0)
+        return Remainder(own @ rest.T, (rest**2).sum(1), torch.zeros_like(length), noise * (1 + length))
+
+    def from_gram(c: Annotated[Tensor, "m q"]) -> Remainder:
+        slope, length = product - inner @ (c / size) / size, torch.linalg.vector_norm(c / size, dim=0)
+        squared = squares - torch.linalg.vecdot(c, product + slope, dim=0)
+        return Remainder(slope, squared, of_gram * (1 + length**2), noise * (1 + length))
+
+    if pair.from_vectors and geometry.summed:
+        own, others = geometry.coordinates[i] / size, geometry.coordinates[k]
+        return from_vectors
+    inner, product = submatrix(geometry.unit_gram, i, i), submatrix(geometry.unit_gram, i, k) / size
+    squares = geometry.unit_gram.diagonal()[k]
+    return from_gram
 
 
 def refined(
@@ -765,17 +783,20 @@ def refined(
     least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.wear * pair.step
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
+        if len(w) == 0: continue
         own = j + span.own.start
-        c = torch.addmm(span.table[j[:, None], w], span.left[:, j].T, span.right[:, w], alpha=-1)
-        e = remainder(pair, own, w, c)
+        left = some_columns(span.left, j)
+        c = torch.addmm(submatrix(span.table, j, w), left.T, some_columns(span.right, w), alpha=-1)
+        remainder = remainders(pair, own, w)
+        e = remainder(c)
         if steps:
-            inverse, left, right = span.table[j[:, None], own], span.left[:, j], span.right[:, own]
+            inverse, right = submatrix(span.table, j, own), some_columns(span.right, own)
             def step_from(slope: Annotated[Tensor, "m q"]) -> Annotated[Tensor, "m q"]:
                 return inverse @ slope - left.T @ (right @ slope)
 
         for _ in range(steps):
             c = c + step_from(e.slope)
-            e = remainder(pair, own, w, c)
+            e = remainder(c)
             short = (e.slope * step_from(e.slope)).sum(0).clamp(min=0)
             least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding - step).clamp(min=0)
         cut = pair.cut * torch.linalg.vector_norm(c, dim=0)

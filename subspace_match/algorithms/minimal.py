@@ -16,7 +16,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .geometry import Geometry, Pair, rows_of, threads_for, ways_of
+from .geometry import Geometry, Pair, submatrix, rows_of, some_columns, threads_for, ways_of
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
 from .maximum import (as_geometry, as_keep, as_match, certain, peel, resolved_eps, split_null,
@@ -60,14 +60,10 @@ def extend(
     columns = (further & ~takes).any(0).nonzero()[:, 0]
     if len(columns) == 0: return takes
     old = takes.float()
-    step = old @ (takes[:, columns] | further[:, columns]).float() > 0
+    step = old @ (some_columns(takes, columns) | some_columns(further, columns)).float() > 0
     reach = step.float() @ closure(step[columns]).float() > 0
     return takes | (reach.float() @ old[columns] > 0)
 
-
-def among(takes: Annotated[Tensor, "n n"], some: Annotated[Tensor, "m"]) -> Annotated[Tensor, "m m"]:
-    "The relation among some. Rows are cheap to choose, columns are not."
-    return takes.index_select(0, some).T.contiguous().index_select(0, some).T
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #226939cf
 class Node(NamedTuple):
@@ -90,9 +86,9 @@ def forced(
 ) -> Node:
     "The node without them, and without those who take them along: such neurons are in all these matches, too."
     if not which.any(): return node
-    stays = ~node.takes.index_select(1, which.nonzero()[:, 0]).any(1)
+    stays = ~some_columns(node.takes, which.nonzero()[:, 0]).any(1)
     left, doomed = stays.nonzero()[:, 0], node.doomed if stays[: node.doomed].all() else 0
-    return node._replace(open=node.open[left], takes=among(node.takes, left), doomed=doomed)
+    return node._replace(open=node.open[left], takes=submatrix(node.takes, left, left), doomed=doomed)
 
 
 def narrowed(node: Node, group: Annotated[Tensor, "g"]) -> Node:
@@ -107,7 +103,7 @@ def looked_at(node: Node, eps: float) -> Node:
     u = places(node.pair, node.open)
     along = taken_along(node.pair, eps, u)
     always = node.pair.alive.index_fill(0, u, False)  # in every match of the group
-    node = node._replace(takes=extend(node.takes, along.index_select(1, u)))
+    node = node._replace(takes=extend(node.takes, some_columns(along, u)))
     return narrowed(forced(node, (along & always).any(1)), node.group)
 
 
@@ -198,17 +194,21 @@ def descend(
             if smaller is not None and len(group):
                 left = smaller.alive[places(smaller, node.open)].nonzero()[:, 0]
                 smaller.tidy()
-                inside = Node(smaller, group, node.open[left], among(node.takes, left), int((left < node.doomed).sum()))
+                takes, doomed = submatrix(node.takes, left, left), int((left < node.doomed).sum())
+                inside = Node(smaller, group, node.open[left], takes, doomed)
                 more = size if node.doomed else MORE * k
                 stack.append(Branch(narrowed(inside, group), more, ahead, looked=False))
 
 
-def surely_minimal(stack, eps, pair, order, nodes=None):
-    "What `descend` yields, each match as (N,) bool; all of it passes, whatever the tables were worth."
+def surely_minimal(stack, eps, geometry, keep, order, nodes=None):
+    """What `descend` yields, each match as (N,) bool; all of it passes, whatever the tables were worth.
+
+    `keep` is the maximum match without zero vectors, (N,) bool; `order` as in `beginning`.
+    """
     for some, match in descend(stack, eps, nodes):
         if certain(match, eps): yield some, match.keep()
         else:
-            again = Pair(pair.geometry, pair.keep(), cautious=True)
+            again = Pair(geometry, keep, cautious=True)
             yield from ((v, m.keep()) for v, m in descend(beginning(again, eps, some, order), eps))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #f6628b90
@@ -243,20 +243,40 @@ def prepare(x, y, eps, within, seed) -> Start:
 
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
-def for_some(*args): return list(surely_minimal(*args))
+def for_some(
+    geometry: Geometry,
+    keep: Annotated[Tensor, "N"],  # bool: the maximum match, without zero vectors
+    inside: Annotated[Tensor, "N"],  # bool: the match of the branch
+    branch: Branch,  # without its tables
+    eps: float,  # in [0, 1)
+    order: Annotated[Tensor, "m"],  # see `beginning`
+) -> list[tuple[Annotated[Tensor, "g"], Annotated[Tensor, "N"]]]:
+    "What `surely_minimal` yields of one branch, in another process: it fits the tables again."
+    branch = branch._replace(node=branch.node._replace(pair=Pair(geometry, inside)))
+    return list(surely_minimal([branch], eps, geometry, keep, order))
 
 
-NODES = 8  # so many for each process are found before they share them,
-TASKS = 2  # in so many portions each
+def without_vectors(geometry: Geometry) -> Geometry:
+    "What matching needs of it, for another process: much less where there are many inputs."
+    small = copy(geometry)
+    small.coordinates, small.vectors = geometry.coordinates, None
+    return small
+
+
+NODES = 8  # so many for each process are found before they share them
 
 def for_everyone(pair, eps, order, n_jobs):
     "What `surely_minimal` yields for all neurons of `pair`, in so many processes."
+    geometry, keep, n = pair.geometry, pair.keep(), effective_n_jobs(n_jobs)
     stack = beginning(pair, eps, pair.index, order)
-    if (n := effective_n_jobs(n_jobs)) == 1: return (yield from surely_minimal(stack, eps, pair, order))
-    yield from surely_minimal(stack, eps, pair, order, NODES * n)
-    work = Parallel(n_jobs, return_as="generator_unordered")
-    parts = [stack[i :: TASKS * n] for i in range(TASKS * n)]
-    yield from chain.from_iterable(work(delayed(for_some)(part, eps, pair, order) for part in parts if part))
+    yield from surely_minimal(stack, eps, geometry, keep, order, NODES * n if n > 1 else None)
+    if not stack: return
+    small, work = without_vectors(geometry), Parallel(n_jobs, return_as="generator_unordered")
+    stack.sort(key=lambda branch: -len(branch.node.group))
+    inside = [branch.node.pair.keep() for branch in stack]
+    bare = [branch._replace(node=branch.node._replace(pair=None)) for branch in stack]
+    some = (delayed(for_some)(small, keep, *task, eps, order) for task in zip(inside, bare))
+    yield from chain.from_iterable(work(some))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
 @threads_for()
@@ -289,8 +309,10 @@ def minimal_match(
     side, i = check_neuron(v, pair.geometry.n_x, pair.geometry.n_y)
     i += pair.geometry.n_x * (side == "y")
     if null[i]: return as_match(pair.geometry, torch.arange(len(null), device=null.device) == i)
-    if not pair.keep()[i]: return None
-    [(_, match)] = surely_minimal(beginning(pair, eps, torch.tensor([i], device=null.device), order), eps, pair, order)
+    geometry, keep = pair.geometry, pair.keep()
+    if not keep[i]: return None
+    stack = beginning(pair, eps, torch.tensor([i], device=null.device), order)
+    [(_, match)] = surely_minimal(stack, eps, geometry, keep, order)
     return as_match(pair.geometry, match)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
