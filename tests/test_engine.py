@@ -1,5 +1,6 @@
 """The engine against the definition: hypothesis looks for instances on which it is wrong."""
 
+import pickle
 import warnings
 from copy import copy
 
@@ -530,6 +531,17 @@ def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
     alone, once = minimal_matches(x, y, 0.65), len(trials)
     with parallel_config(backend="threading", n_jobs=2): together = minimal_matches(x, y, 0.65)
     assert len(set(alone.values())) > 10 and together == alone and len(trials) == 2 * once
+
+
+@pytest.mark.parametrize("d", [30, 500])
+def test_what_other_processes_get_is_small_and_measures_the_same(d):
+    geometry = Geometry.from_vectors(*correlated(20, d))
+    small = pickle.loads(pickle.dumps(minimal.without_vectors(geometry)))
+    everyone = torch.ones(40, dtype=torch.bool)
+    assert small.vectors is None and geometry.vectors.shape == (40, d)
+    assert torch.equal(small.distances(everyone), geometry.distances(everyone))
+    for mine, theirs in zip(geometry.interval(everyone), small.interval(everyone)): assert torch.equal(mine, theirs)
+    assert len(pickle.dumps(small)) < 40_000
 
 
 def test_processes_find_the_same_matches():

@@ -55,6 +55,18 @@ def test_what_is_slow_to_import_waits_until_it_is_needed():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_who_only_matches_does_not_wait_for_pandas():
+    "Nor do the processes that share a search."
+    code = """import subspace_match.algorithms.simple, sys; assert "pandas" not in sys.modules
+from subspace_match import compare; assert "pandas" in sys.modules"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_come_later_are_listed_and_others_are_missed():
+    assert {"compare", "Comparison", "list_layers", "minimal_matches"} <= set(dir(subspace_match))
+    with pytest.raises(AttributeError, match="no attribute 'comparison_of'"): _ = subspace_match.comparison_of
+
+
 def test_public_names():
     assert all(hasattr(subspace_match, name) for name in subspace_match.__all__)
     assert {"Match", "is_match", "relative_distance", "Geometry", "maximum_match", "match_levels", "minimal_match",

@@ -437,8 +437,11 @@ def submatrix(
     rows: Annotated[Tensor, "p"],
     columns: Annotated[Tensor, "q"],
 ) -> Annotated[Tensor, "p q"]:
-    "`matrix[rows][:, columns]`, in a third of the time."
-    return some_columns(matrix.index_select(0, rows), columns)
+    "`matrix[rows][:, columns]`, in a third of the time, and a block at a time: without a copy of all these rows."
+    part = matrix.new_empty(len(rows), len(columns))
+    for some, out in zip(rows.split(128), part.split(128)):
+        torch.gather(matrix.index_select(0, some), 1, columns.expand(len(some), -1), out=out)
+    return part
 
 
 def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slice(None)) -> Annotated[Tensor, "_ _"]:
