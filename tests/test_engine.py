@@ -533,15 +533,25 @@ def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
     assert len(set(alone.values())) > 10 and together == alone and len(trials) == 2 * once
 
 
-@pytest.mark.parametrize("d", [30, 500])
-def test_what_other_processes_get_is_small_and_measures_the_same(d):
-    geometry = Geometry.from_vectors(*correlated(20, d))
-    small = pickle.loads(pickle.dumps(minimal.without_vectors(geometry)))
-    everyone = torch.ones(40, dtype=torch.bool)
-    assert small.vectors is None and geometry.vectors.shape == (40, d)
-    assert torch.equal(small.distances(everyone), geometry.distances(everyone))
-    for mine, theirs in zip(geometry.interval(everyone), small.interval(everyone)): assert torch.equal(mine, theirs)
-    assert len(pickle.dumps(small)) < 40_000
+def test_what_processes_share_makes_up_the_same_geometry():
+    for affine in (False, True):
+        geometry = Geometry.from_vectors(*correlated(20, 60), affine=affine)
+        again = Geometry(*(torch.as_tensor(z) if isinstance(z, np.ndarray) else z for z in minimal.pack(geometry)))
+        assert vars(again).keys() == vars(geometry).keys()
+        for name, value in vars(geometry).items():
+            other = getattr(again, name)
+            assert torch.equal(other, value) if isinstance(value, torch.Tensor) else other == value, name
+
+
+def test_tables_and_vectors_do_not_travel_with_each_task(monkeypatch):
+    "Beside what all share, a task is a few kilobytes."
+    sizes, some = [], minimal.for_some
+    monkeypatch.setattr(minimal, "for_some", lambda packed, *task: sizes.append(len(pickle.dumps(task))) or
+                        some(packed, *task))
+    monkeypatch.setattr(minimal, "effective_n_jobs", lambda n: 2)
+    x, y = correlated(20, 3000)
+    with parallel_config(backend="sequential"): minimal_matches(x, y, 0.8)
+    assert len(sizes) > 1 and max(sizes) < 10_000 < x[0].nbytes
 
 
 def test_processes_find_the_same_matches():

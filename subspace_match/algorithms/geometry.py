@@ -165,8 +165,6 @@ class Geometry:
     ):
         self.unit_gram, self.n_x, self.norms, self.n_samples = unit_gram, n_x, norms, n_samples
         self.affine, self.vectors = affine, vectors
-        # over how many inputs the vectors were summed up to `coordinates`; 0 for a root
-        self.summed = 0 if vectors is None else vectors.shape[1]
         self.n_y = len(norms) - n_x
         self.tolerance = tolerance
         self.dead = norms == 0
@@ -211,6 +209,9 @@ class Geometry:
             for end, distances in zip(ends, of_own): end[own] = distances
         return ends
 
+    summed = property(lambda self: 0 if self.vectors is None else self.vectors.shape[1],
+                      doc="Over how many inputs the vectors were summed up to `coordinates`; 0 for a root.")
+
     def gram_noise(self, n: int) -> float:
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
         return rounding(n, n * (MANY_INPUTS if self.n_samples is None else self.n_samples))
@@ -223,7 +224,7 @@ class Geometry:
 
     def root_noise(self, n: int) -> float:
         "`gram_noise` where `coordinates` are a root, and `root_error`; 0 where there are vectors."
-        return 0.0 if self.summed else self.gram_noise(n) + self.root_error
+        return self.gram_noise(n) + self.root_error if self.vectors is None else 0.0
 
     def sides(self, keep: Annotated[Tensor, "N"]) -> tuple[Annotated[Tensor, "m_x"], Annotated[Tensor, "m_y"]]:
         "Indices of the kept neurons of each network."
@@ -769,7 +770,7 @@ def remainders(
         squared = squares - torch.linalg.vecdot(c, product + slope, dim=0)
         return Remainder(slope, squared, of_gram * (1 + length**2), noise * (1 + length))
 
-    if pair.from_vectors and geometry.summed:
+    if pair.from_vectors and geometry.vectors is not None:
         own, others = geometry.coordinates[i] / size, geometry.coordinates[k]
         return from_vectors
     inner, product = submatrix(geometry.unit_gram, i, i), submatrix(geometry.unit_gram, i, k) / size

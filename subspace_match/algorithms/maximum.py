@@ -65,7 +65,7 @@ def as_match(geometry: Geometry, keep: Annotated[Tensor, "N"]) -> Match:
 def resolved_eps(geometry: Geometry, eps: float | None) -> float:
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
-    if eps < GRAM_TOLERANCE and not geometry.summed:
+    if eps < GRAM_TOLERANCE and geometry.vectors is None:
         warnings.warn(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count "
                       "as 0. "
                       "Accumulate a factor instead (accumulate_factor).", stacklevel=3)
@@ -145,7 +145,7 @@ FLOAT32_NOISE = 2.0**-24  # what rounding a vector to float32 moves it by, relat
 
 def float32_error(pair: Pair) -> float:
     "By how much float32 may have moved distances, where the vectors of `pair` are float32; else 0."
-    if not pair.geometry.summed or pair.geometry.tolerance < COARSE_TOLERANCE: return 0.0
+    if pair.geometry.vectors is None or pair.geometry.tolerance < COARSE_TOLERANCE: return 0.0
     return FLOAT32_NOISE * max(float(span.now.sum()) for span in pair.spans) ** 0.5
 
 

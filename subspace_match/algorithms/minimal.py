@@ -8,7 +8,7 @@ __all__ = ['minimal_match', 'minimal_matches', 'minimum_matches']
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #163e6414
 from copy import copy
 from itertools import chain
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -244,7 +244,7 @@ def prepare(x, y, eps, within, seed) -> Start:
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def for_some(
-    geometry: Geometry,
+    packed: tuple,  # from `pack`
     keep: Annotated[Tensor, "N"],  # bool: the maximum match, without zero vectors
     inside: Annotated[Tensor, "N"],  # bool: the match of the branch
     branch: Branch,  # without its tables
@@ -252,15 +252,17 @@ def for_some(
     order: Annotated[Tensor, "m"],  # see `beginning`
 ) -> list[tuple[Annotated[Tensor, "g"], Annotated[Tensor, "N"]]]:
     "What `surely_minimal` yields of one branch, in another process: it fits the tables again."
+    parts: list[Any] = [torch.as_tensor(z, device=keep.device) if isinstance(z, np.ndarray) else z for z in packed]
+    geometry = Geometry(*parts)
     branch = branch._replace(node=branch.node._replace(pair=Pair(geometry, inside)))
     return list(surely_minimal([branch], eps, geometry, keep, order))
 
 
-def without_vectors(geometry: Geometry) -> Geometry:
-    "What matching needs of it, for another process: much less where there are many inputs."
-    small = copy(geometry)
-    small.coordinates, small.vectors = geometry.coordinates, None
-    return small
+def pack(geometry: Geometry) -> tuple:
+    "The arguments that make it up, tensors as NumPy arrays: processes of one machine share those without a copy."
+    gram, norms, vectors = (None if z is None else z.numpy(force=True)
+                            for z in (geometry.unit_gram, geometry.norms, geometry.vectors))
+    return gram, geometry.n_x, norms, geometry.n_samples, geometry.affine, vectors, geometry.tolerance
 
 
 NODES = 8  # so many for each process are found before they share them
@@ -271,11 +273,11 @@ def for_everyone(pair, eps, order, n_jobs):
     stack = beginning(pair, eps, pair.index, order)
     yield from surely_minimal(stack, eps, geometry, keep, order, NODES * n if n > 1 else None)
     if not stack: return
-    small, work = without_vectors(geometry), Parallel(n_jobs, return_as="generator_unordered")
+    packed, work = pack(geometry), Parallel(n_jobs, return_as="generator_unordered", mmap_mode="c")
     stack.sort(key=lambda branch: -len(branch.node.group))
     inside = [branch.node.pair.keep() for branch in stack]
     bare = [branch._replace(node=branch.node._replace(pair=None)) for branch in stack]
-    some = (delayed(for_some)(small, keep, *task, eps, order) for task in zip(inside, bare))
+    some = (delayed(for_some)(packed, keep, *task, eps, order) for task in zip(inside, bare))
     yield from chain.from_iterable(work(some))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
