@@ -6,6 +6,7 @@
 __all__ = ['minimal_match', 'minimal_matches', 'minimum_matches']
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #163e6414
+import warnings
 from copy import copy
 from itertools import chain
 from typing import Annotated, Any, NamedTuple
@@ -252,7 +253,9 @@ def for_some(
     order: Annotated[Tensor, "m"],  # see `beginning`
 ) -> list[tuple[Annotated[Tensor, "g"], Annotated[Tensor, "N"]]]:
     "What `surely_minimal` yields of one branch, in another process: it fits the tables again."
-    parts: list[Any] = [torch.as_tensor(z, device=keep.device) if isinstance(z, np.ndarray) else z for z in packed]
+    with warnings.catch_warnings():  # nobody writes into what all share
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        parts: list[Any] = [torch.as_tensor(z, device=keep.device) if isinstance(z, np.ndarray) else z for z in packed]
     geometry = Geometry(*parts)
     branch = branch._replace(node=branch.node._replace(pair=Pair(geometry, inside)))
     return list(surely_minimal([branch], eps, geometry, keep, order))
@@ -273,7 +276,7 @@ def for_everyone(pair, eps, order, n_jobs):
     stack = beginning(pair, eps, pair.index, order)
     yield from surely_minimal(stack, eps, geometry, keep, order, NODES * n if n > 1 else None)
     if not stack: return
-    packed, work = pack(geometry), Parallel(n_jobs, return_as="generator_unordered", mmap_mode="c")
+    packed, work = pack(geometry), Parallel(n_jobs, return_as="generator_unordered")
     stack.sort(key=lambda branch: -len(branch.node.group))
     inside = [branch.node.pair.keep() for branch in stack]
     bare = [branch._replace(node=branch.node._replace(pair=None)) for branch in stack]
