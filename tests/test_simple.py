@@ -109,6 +109,39 @@ def test_a_pair_is_found_only_if_it_passes_to_the_last_bit(affine, d):
     assert passed > 40
 
 
+def beside_the_constant(length, z):
+    "The vector of length one whose part beside the constant vector is z, made so long; z sums to zero."
+    return length * z / np.linalg.norm(z) + (1 - length**2) ** 0.5 / len(z) ** 0.5
+
+
+@pytest.mark.parametrize("eps, found, told", [(0.4, 1, False), (0.5 - TOLERANCE, 0, True), (0.6, 0, False)])
+def test_no_pair_whose_lengths_may_be_within_the_threshold(eps, found, told):
+    "Affine vectors so short match alone, so no pair of them is simple; near the threshold nobody can tell."
+    z = np.random.default_rng(0).normal(size=400)
+    x = beside_the_constant(0.5, z - z.mean())[None]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert len(pair_matches(Geometry.from_vectors(x, x, affine=True), eps=eps)) == found
+    assert bool(warned) == told
+
+
+@pytest.mark.parametrize("off, found, told", [(-2, 1, False), (-0.5, 0, True), (0.5, 0, True), (2, 0, False)])
+def test_rounding_turns_a_short_vector_more_than_a_long_one(off, found, told):
+    "By the ratio of their lengths, here 10^4: so far from their distance, eps still cannot tell."
+    z, other = np.random.default_rng(0).normal(size=(2, 400))
+    z = (z - z.mean()) / np.linalg.norm(z - z.mean())
+    other -= other.mean() + z * (z @ other)
+    y = 0.8 * z + 0.6 * other / np.linalg.norm(other)
+    geometry = Geometry.from_vectors(beside_the_constant(1e-4, z)[None], y[None], affine=True)
+    short, long = geometry.coordinates.numpy()
+    distance = np.linalg.norm(long - short * (short @ long) / (short @ short))
+    eps = distance - TOLERANCE - off * geometry.gram_noise(2) * 1e4
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert len(pair_matches(geometry, eps=eps)) == found
+    assert bool(warned) == told
+
+
 # The search for minimal sets
 
 def among(sets):
