@@ -531,6 +531,9 @@ def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
     alone, once = minimal_matches(x, y, 0.65), len(trials)
     with parallel_config(backend="threading", n_jobs=2): together = minimal_matches(x, y, 0.65)
     assert len(set(alone.values())) > 10 and together == alone and len(trials) == 2 * once
+    gram, _, d = accumulate_gram([np.concatenate([x, y])])
+    with parallel_config(backend="threading", n_jobs=2):
+        assert minimal_matches(Geometry.from_gram(gram, 20, d), eps=0.65) == alone
 
 
 def test_what_processes_share_makes_up_the_same_geometry():
