@@ -17,7 +17,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .geometry import Geometry, Pair, submatrix, rows_of, some_columns, threads_for, ways_of
+from .geometry import Geometry, Pair, rows_of, some_columns, submatrix, threads_for, ways_of
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
 from .maximum import (as_geometry, as_keep, as_match, certain, peel, resolved_eps, split_null,
