@@ -46,10 +46,15 @@ def run_name(
     architecture: str,
     width: float = 1.0,
     data_folder: Path | None = None,   # of an image tree
+    batch_norm: bool = True,           # see `build_model`
+    initialisation: str = "fan-out",   # likewise
 ) -> str:
     "The folder's name for networks of one kind on one data set."
-    narrow = "" if width == 1 else f"-width{width:g}"
-    return f"{data_folder.name if data_folder else data.name}-{architecture}{narrow}"
+    parts = [data_folder.name if data_folder else data.name, architecture]
+    if width != 1: parts.append(f"width{width:g}")
+    if not batch_norm: parts.append("no-batch-norm")
+    if initialisation != "fan-out": parts.append(initialisation)
+    return "-".join(parts)
 
 # %% ../nbs/networks/28_command_line.ipynb #dd8aaa32
 def parse_seeds(
@@ -226,7 +231,7 @@ def _changed(key: str, there: Any, asked: Any) -> str:
 def _title(networks: Iterable[dict], data: str, positions: int | None = None) -> str:
     "What a figure shows."
     kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "")
-             for network in networks]
+             + ("" if network.get("batch_norm", True) else " without batch norm") for network in networks]
     return f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
 
 def _keep(ax: "Axes", file: Path) -> Path:
@@ -462,6 +467,10 @@ LearningRate = Annotated[Optional[float],
                          typer.Option(callback=positive, help="the highest", show_default="0.1, for digits 0.05")]
 Paper = Annotated[bool, typer.Option("--paper-recipe", help="160 epochs with steps, as in the authors' script")]
 Snapshots = Annotated[str, typer.Option(help="epochs whose weights are kept, as 0,1,2,4")]
+BatchNorm = Annotated[bool, typer.Option("--batch-norm/--no-batch-norm",
+                                         help="of a VGG (the authors' vgg11 and vgg16 have none)")]
+Initialisation = Annotated[str, typer.Option(callback=one_of("fan-out", "authors"),
+                                             help="first weights; 'authors': as in their script")]
 DataOnDevice = Annotated[bool, typer.Option("--data-on-device", help="keep all images on the device: faster on a GPU")]
 AnyKernels = Annotated[bool, typer.Option("--any-kernels",
                                           help="on a GPU: the fastest kernels, whose results differ from run to run")]
@@ -588,12 +597,13 @@ def chosen_recipe(
     learning_rate: float | None,    # likewise
     paper: bool,                    # the paper's recipe, which has both
     device: str | torch.device,
+    batch_norm: bool = True,        # see `paper_recipe`
 ) -> "Recipe":
     "The recipe by which a command trains. Raises `ValueError` where two recipes are asked for at once."
     from subspace_match.networks.training import fast_recipe, paper_recipe
     if paper and {epochs, learning_rate} != {None}:
         raise ValueError("--paper-recipe has its own epochs and learning rate; leave out --epochs and --learning-rate")
-    if paper: return paper_recipe(arch)
+    if paper: return paper_recipe(arch, batch_norm)
     small = data.name == "digits"
     return fast_recipe(_or(epochs, 10 if small else 30), _or(learning_rate, 0.05 if small else 0.1),
                        64 if small else 128, device)
@@ -607,13 +617,13 @@ def train_networks(
     width: float,
     snapshots: tuple[int, ...],
     device: str | torch.device,
-    deterministic: bool = True,          # see `train`
+    **choices: Any,                      # batch_norm, initialisation, deterministic: see `train`
 ) -> dict[str, str]:
     "Train a network from each seed, or continue, or find it trained; returns failures by folder."
     from subspace_match.networks.training import snapshots_of, train
     failures = {}
     for seed, folder in folders.items():
-        try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, deterministic=deterministic)
+        try: _, info = train(arch, data, recipe, seed, folder, width, device, snapshots, **choices)
         except Exception as error:
             if dist.is_initialized(): raise   # the other processes wait in this training
             failures[str(folder)] = f"{type(error).__name__}: {error}"
@@ -632,15 +642,18 @@ def train_command(
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None,
     learning_rate: LearningRate = None,
-    paper: Paper = False, snapshots: Snapshots = "", runs: Runs = Path("runs"), device: Device = None,
+    paper: Paper = False, batch_norm: BatchNorm = True, initialisation: Initialisation = "fan-out",
+    snapshots: Snapshots = "", runs: Runs = Path("runs"), device: Device = None,
     data_on_device: DataOnDevice = False, any_kernels: AnyKernels = False,
 ) -> None:
     "Train one network from each seed."
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device, data_on_device)
-    folders = {seed: runs/run_name(images, arch, width, data_folder)/f"seed-{seed}" for seed in parse_seeds(seeds)}
-    recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
+    kind: dict[str, Any] = {"batch_norm": batch_norm, "initialisation": initialisation}
+    name = run_name(images, arch, width, data_folder, **kind)
+    folders = {seed: runs/name/f"seed-{seed}" for seed in parse_seeds(seeds)}
+    recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where, batch_norm)
     kept = parse_epochs(snapshots, recipe.epochs)
-    _finish(train_networks(images, arch, recipe, folders, width, kept, where, not any_kernels))
+    _finish(train_networks(images, arch, recipe, folders, width, kept, where, deterministic=not any_kernels, **kind))
 
 # %% ../nbs/networks/28_command_line.ipynb #048f99c6
 @command
@@ -895,7 +908,8 @@ def reproduce(
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", epochs: Epochs = None,
     learning_rate: LearningRate = None,
-    paper: Paper = False, snapshots: Snapshots = "", layers: Layers = ["relu"], layer_pairs: LayerPairs = "same",
+    paper: Paper = False, batch_norm: BatchNorm = True, initialisation: Initialisation = "fan-out",
+    snapshots: Snapshots = "", layers: Layers = ["relu"], layer_pairs: LayerPairs = "same",
     samples: Samples = "positions", drawn: Drawn = None, draws: Draws = 16, seed: DrawSeed = 0,
     affine: Affine = False, centre: Centre = False, dead: Dead = "leave out", folds: Folds = 5, chance: Chance = True,
     rotate: Rotate = False, grid: Grid = None, neuron_axis: NeuronAxis = None, memory: Memory = None,
@@ -908,18 +922,19 @@ def reproduce(
     chosen = parse_seeds(seeds)
     if len(chosen) < 2: raise typer.BadParameter(f"--seeds {seeds}: a comparison needs at least two networks")
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device, data_on_device)
-    name = run_name(images, arch, width, data_folder)
+    kind: dict[str, Any] = {"batch_norm": batch_norm, "initialisation": initialisation}
+    name = run_name(images, arch, width, data_folder, **kind)
     folders = {seed: runs/name/f"seed-{seed}" for seed in chosen}
     out = out or Path("results")/name
     choices: dict = {"layers": list(layers), "layer_pairs": layer_pairs, "samples": samples,
                      "drawn": _drawn(drawn, positions), "draws": draws, "seed": seed, "affine": affine,
                      "centre": centre, "folds": folds, "chance": chance, "grid": grid, "neuron_axis": neuron_axis}
-    recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where)
+    recipe = chosen_recipe(images, arch, epochs, learning_rate, paper, where, batch_norm)
     kept = parse_epochs(snapshots, recipe.epochs)
-    check_results(out, images, {f"seed {seed}": run_identity(arch, width, images, recipe, seed) for seed in folders},
-                  dead=dead, rotate=rotate, **choices)
+    asked = {f"seed {seed}": run_identity(arch, width, images, recipe, seed, **kind) for seed in folders}
+    check_results(out, images, asked, dead=dead, rotate=rotate, **choices)
     say(str(images))
-    failures = train_networks(images, arch, recipe, folders, width, kept, where, not any_kernels)
+    failures = train_networks(images, arch, recipe, folders, width, kept, where, deterministic=not any_kernels, **kind)
     trained = [folder for folder in folders.values() if str(folder) not in failures]
     if len(trained) > 1:
         shown = validation_inputs(images, device=where)

@@ -246,6 +246,21 @@ def test_training_wants_room_before_its_first_epoch(tmp_path, monkeypatch):
     assert result.exit_code == 1 and "OSError" in result.output and "has room for 0.001 GB" in result.output
 
 
+def test_networks_are_trained_as_the_authors_script_does(tmp_path):
+    result = run("reproduce", *SMALL, *folders(tmp_path)[:4], "--seeds", 2, "--learning-rate", 0.01, "--no-batch-norm",
+                 "--initialisation", "authors", "--out", tmp_path/"results")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path/"runs/digits-vgg11-width0.0625-no-batch-norm-authors/seed-1"
+    about, compared = read_json(folder/"weights.json"), read_json(tmp_path/"results/provenance.json")["networks"]
+    assert (about["batch_norm"], about["initialisation"]) == (False, "authors")
+    for network in (training.load_network(folder)[0], training.untrained_network(compared[1])):
+        assert not any("norm" in name for name in network.state_dict())
+    assert [network["batch_norm"] for network in compared] == [False, False]
+    assert run("train", *SMALL, *folders(tmp_path)[:4], "--seeds", 1, "--arch", "resnet10",
+               "--no-batch-norm").output.count("only a VGG can do without batch norm") == 1
+    assert cli.chosen_recipe(None, "vgg16", None, None, True, "cpu", batch_norm=False).learning_rate == 0.05
+
+
 def test_published_weights_that_cannot_be_had_are_named(place, monkeypatch):
     def offline(*args, **kwargs): raise URLError("no network")
     monkeypatch.setattr("torchvision.models.get_model", offline)

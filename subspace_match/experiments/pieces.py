@@ -32,10 +32,9 @@ from subspace_match.networks.files import (
 from ..networks.layer_pairs import LayerPair
 from ..theory.match import Match, check_eps
 from ..algorithms.simple import pair_matches
-from ..networks.models import build_model
 from ..networks.stitching import calibrated
 from ..networks.sources import open_networks
-from ..networks.training import snapshots_of
+from ..networks.training import snapshots_of, untrained_network
 
 # %% ../../nbs/experiments/30_experiments.ipynb #190e8ba1
 @dataclass(frozen=True)
@@ -400,9 +399,7 @@ def stitching(
 
 def _before(about: dict, loader: Iterable, device: str | torch.device) -> nn.Module:
     "A network before its training, batch norm calibrated."
-    data = about["data"]
-    network = build_model(about["architecture"], data["n_classes"], data["in_channels"], about["width"], about["seed"])
-    return calibrated(network.to(device), loader)
+    return calibrated(untrained_network(about).to(device), loader)
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2fd2e42b
 def chosen_matches(

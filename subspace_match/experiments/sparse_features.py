@@ -21,8 +21,8 @@ from ..algorithms.minimal import minimal_matches
 from .pieces import ResultFile, _opened, complete, data_settings, mixed_loader
 from ..networks.data import ImageData, load_data
 from ..networks.layers import neuron_matrix, record
-from ..networks.models import build_model
 from ..networks.stitching import calibrated
+from ..networks.training import untrained_network
 
 # %% ../../nbs/experiments/38_sparse_features.ipynb #d0c3835a
 class SparseAutoencoder(nn.Module):
@@ -203,9 +203,8 @@ def sparse_features(
     result = ResultFile(path, settings, about)
     fit, test = mixed_loader(data, "train", fit_images), mixed_loader(data, "validation", images)
     (first, a), (second, b) = opened.items()
-    known, channels = about[second], data.train_images.shape[1]
-    before = build_model(known["architecture"], len(data.classes), channels, known["width"], known["seed"])
-    networks, found = {first: a, second: b, "untrained": calibrated(before, fit)}, {}
+    before = calibrated(untrained_network(about[second]), fit)
+    networks, found = {first: a, second: b, "untrained": before}, {}
     def codes(layer: str, network: str, seed: int | None) -> tuple[torch.Tensor, float]:
         if (layer, network, seed) not in found:
             samples = layer_samples(networks[network], test, layer)

@@ -77,8 +77,10 @@ def _run(spec, device):
     about = {key: info[key]
              for key in ("architecture", "width", "seed", "epochs", "recipe", "data", "weights_checksum")}
     name = f"seed {info['seed']}" + (f" epoch {int(epoch)}" if epoch else "")
+    unusual = {key: info[key] for key, usual in (("batch_norm", True), ("initialisation", "fan-out"))
+               if info.get(key, usual) != usual}       # older runs did not say
     if not epoch: about["validation_accuracy"] = info["validation_accuracy"]
-    return network, {"name": name, "epoch": int(epoch) if epoch else None, **about}
+    return network, {"name": name, "epoch": int(epoch) if epoch else None, **about, **unusual}
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00006
 def _published(model, weights):

@@ -275,6 +275,15 @@ def _finish(folder, model, identity, history, device):
                                        **provenance(device)})
     (folder/"checkpoint.pt").unlink(missing_ok=True)
 
+# %% ../../nbs/networks/23_training.ipynb #0a9e1315
+def untrained_network(
+    info: dict,                            # content of `weights.json`, or what a result says about a network
+) -> nn.Module:
+    "The network that a run began with."
+    data = info["data"]
+    return build_model(info["architecture"], data["n_classes"], data["in_channels"], info["width"], info["seed"],
+                       info.get("batch_norm", True), info.get("initialisation", "fan-out"))   # older runs did not say
+
 # %% ../../nbs/networks/23_training.ipynb #0a9e1316
 def load_network(
     folder: str | Path,
@@ -298,9 +307,7 @@ def load_network(
     checksum = info["weights_checksum"] if epoch is None else info.get("snapshots", {}).get(str(epoch))
     if checksum and file_checksum(path) != checksum:
         raise ValueError(f"{path} is damaged (its checksum differs); delete {folder} and train again")
-    model = build_model(info["architecture"], info["data"]["n_classes"], info["data"]["in_channels"], info["width"],
-                        info["seed"],
-                        info.get("batch_norm", True), info.get("initialisation", "fan-out"))
+    model = untrained_network(info)
     try: model.load_state_dict(load_file(path))
     except Exception as error:
         raise ValueError(f"{path} is damaged ({error}); delete {folder} and train again") from error
