@@ -437,6 +437,8 @@ def test_tables_are_those_of_a_new_fit_while_neurons_leave(spare):
             assert torch.allclose(table[:, torch.searchsorted(pair.index, mine)], inverse, atol=1e-8)
             assert torch.allclose(table[:, torch.searchsorted(pair.index, others)], coefficients, atol=1e-8)
             assert torch.allclose(span.now[j], inverse.diagonal(), atol=1e-8) and (span.peak[j] >= span.now[j]).all()
+            gone = torch.ones_like(span.now).index_fill_(0, j, 0) > 0
+            assert (span.now[gone].abs() < 1e-20).all() and not span.peak[gone].any()
             ways = engine.ways_of(span, j)
             rank = torch.linalg.matrix_rank(z[mine], rtol=1e-6)
             assert torch.linalg.matrix_rank(ways, atol=1e-8) == len(mine) - rank
@@ -457,6 +459,23 @@ def test_a_fit_says_how_small_its_singular_values_are_and_how_far_it_may_be_off(
     assert ((gram.residual - true)[5:].abs() <= gram.squared).all() and gram.squared < 1e-12 / gap**2
     assert gram.distance == gram.step == rows.squared == rows.step == 0
     assert ((rows.residual**0.5 - true**0.5)[5:].abs() <= rows.distance).all() and rows.distance < 1e-12 / gap
+
+
+def test_what_is_dropped_moves_distances_by_its_share_of_the_least_that_is_kept():
+    z = shortened(torch.tensor([[1, 0, 0], [1, 1e-3, 0], [1, 0, 1e-11]]).double(), [1] * 3)
+    s = torch.linalg.svdvals(z)
+    fit = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE)
+    assert fit.distance == pytest.approx(float(s[2] / s[1]), rel=1e-3) and s[1] < 1e-3
+
+
+def test_inner_products_suffice_until_the_vectors_are_asked_for():
+    pair = Pair(Geometry.from_vectors(vectors(4, 20), vectors(4, 20, 1)), torch.ones(8, dtype=torch.bool))
+    assert not pair.from_vectors and not pair.stable
+    pair.fit()
+    assert not pair.from_vectors
+    for stable in (True, False):            # and from then on
+        pair.fit(stable)
+        assert pair.from_vectors and pair.stable
 
 
 def test_a_fit_of_what_is_dependent_is_left_to_the_vectors():
@@ -632,6 +651,44 @@ def test_wear_of_what_others_make_up_for_and_of_what_they_do_not():
     alone = engine.delete(small, torch.tensor([1]), TOLERANCE)
     assert alone.wear >= 1 / float(small.ways[0, 1].abs()) > 1e3
     assert engine.delete(span._replace(table=-span.table), j, TOLERANCE) is None  # nothing to divide by
+
+
+def test_a_deletion_is_worth_what_its_smallest_divisor_is():
+    "Of shares: a copy makes up for one neuron in full, a small part of another one for the other; of pivots likewise."
+    e = torch.eye(3).double()
+    z = shortened(torch.stack([e[0], e[1], e[0] + 1e-3 * e[1], e[2], e[2]]), [1] * 5)
+    span, j = engine.fit_rows(z, slice(0, 5), torch.arange(5), TOLERANCE).span, torch.tensor([1, 3])
+    shares = torch.linalg.svdvals(span.ways[:, j])
+    assert engine.delete_spare(span, j, TOLERANCE).share == pytest.approx(float(shares[1])) and shares[1] < 2e-3
+    z = shortened(torch.stack([e[0], e[0] + 1e-2 * e[1], e[0] + 3**0.5 * e[2]]), [1] * 3)
+    span = engine.fit_gram(z @ z.T, slice(0, 3), torch.arange(3), 1e-15).span
+    peak = span.peak[1]
+    span = engine.delete(span, torch.tensor([0]), TOLERANCE).span
+    assert span.now[1] == pytest.approx(4 / 3, rel=1e-3)     # the third lies at 60 degrees
+    assert engine.delete(span, torch.tensor([1]), TOLERANCE).wear == pytest.approx(float(peak / span.now[1]))
+    z = shortened(torch.stack([e[0], e[0] + 1e-2 * e[1], 2 * e[2] + e[0], e[2] + e[0]]), [1] * 4)
+    span = engine.fit_rows(z, slice(0, 4), torch.arange(4), TOLERANCE).span
+    assert len(span.ways) == 1
+    span, j = engine.delete(span, torch.tensor([1]), TOLERANCE).span, torch.tensor([0, 2])
+    left, needed, _ = engine.delete_spare(span, j, TOLERANCE)
+    pivot = needed @ engine.rows_of(left, j)[:, j] @ needed.T
+    worn = float(needed**2 @ left.peak[j] / pivot)
+    assert engine.delete(span, j, TOLERANCE).wear == pytest.approx(worn) and worn > 100
+
+
+def test_what_was_used_up_stays_orthonormal_where_shares_are_small():
+    "a and b have c in common; once a is gone, b is made up for by a small share of what tells d from its near copy."
+    e, turn = torch.eye(12).double(), torch.as_tensor(np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0])
+    a, b, d = e[:4], e[4:8], e[8:]
+    z = shortened(torch.cat([a, b, a + b, d, d + 1e-5 * a]) @ turn, [1] * 20)
+    span = engine.fit_rows(z, slice(0, 20), torch.arange(20), TOLERANCE).span
+    for k in range(8): span = engine.delete(span, torch.tensor([k]), TOLERANCE).span
+    assert torch.allclose(span.used.T @ span.used, torch.eye(8).double(), rtol=0, atol=1e-14)
+
+
+def test_many_rows_and_columns_are_chosen_a_block_at_a_time():
+    matrix, (rows, columns) = vectors(300, 40), (torch.randperm(300), torch.arange(0, 40, 3))
+    assert torch.equal(engine.submatrix(matrix, rows, columns), matrix[rows][:, columns])
 
 
 def test_copies_have_entries_below_one():
