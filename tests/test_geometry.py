@@ -466,6 +466,32 @@ def test_what_is_dropped_moves_distances_by_its_share_of_the_least_that_is_kept(
     s = torch.linalg.svdvals(z)
     fit = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE)
     assert fit.distance == pytest.approx(float(s[2] / s[1]), rel=1e-3) and s[1] < 1e-3
+    first_and_last = engine.fit_rows(z, slice(0, 3), torch.tensor([0, 2]), TOLERANCE)
+    assert first_and_last.distance == pytest.approx(0.5e-11, rel=1e-3)     # singular values 2**.5 and 2**-.5 * 1e-11
+
+
+@pytest.mark.filterwarnings("ignore:some neurons are nearly dependent")
+@pytest.mark.parametrize("gap, cut", [(1e6, 0), (2.5, 0), (1.5, TOLERANCE), (0.0, TOLERANCE)])
+def test_coefficients_may_be_cut_where_singular_values_are_near_the_tolerance(gap, cut):
+    x = shortened(torch.tensor([[1, 0, 0], [1, 2**0.5 * gap * TOLERANCE, 0]]).double(), [1] * 2)
+    assert Pair(Geometry.from_vectors(x, torch.eye(3)[2:].double()), torch.ones(3, dtype=torch.bool)).cut == cut
+
+
+@pytest.mark.filterwarnings("ignore:some neurons are nearly dependent")
+@pytest.mark.parametrize("length", [1.0, 0.3])
+def test_tables_are_fitted_again_where_small_singular_values_have_fallen_by_half(length):
+    "Five copies each of two neurons that hardly differ: with two copies each, squared singular values are 2/5 of it."
+    basis = torch.linalg.qr(torch.cat([torch.ones(1, 12).double(), vectors(3, 12)]).T)[0].T
+    one, a, b, y = basis * torch.sign(basis[0, 0])
+    x = shortened(torch.cat([a[None].repeat(5, 1), (a + 2**0.5 * 3e-8 * b)[None].repeat(5, 1)]), [length] * 10)
+    x = x + (1 - length**2) ** 0.5 * one
+    def after(n):
+        pair = Pair(Geometry.from_vectors(x, y[None], affine=True), torch.ones(11, dtype=torch.bool))
+        out = torch.zeros(11, dtype=torch.bool)
+        out[:n] = out[5 : 5 + n] = True
+        pair.delete(out)
+        return pair.fresh
+    assert not after(1) and after(3)
 
 
 def test_inner_products_suffice_until_the_vectors_are_asked_for():
@@ -604,6 +630,9 @@ def test_errors_of_a_fit_grow_with_what_centring_took_away():
     reach = 1 + float((inverse / size**2).sum())
     assert gram.squared == pytest.approx(noise * reach, rel=1e-6) == rows.root and reach > 50
     assert engine.fit_rows(rest, own, j, TOLERANCE).root == 0
+    for d, roundings in ((0, 4), (84, 10)):      # of four neurons, and of d inputs that were summed up
+        distance = engine.fit_rows(rest, own, j, TOLERANCE, d=d).distance
+        assert distance == pytest.approx(roundings * 2.0**-52 * (1 + (reach - 1) ** 0.5), rel=1e-6)
     smallest = float(torch.linalg.svdvals(torch.cat([z[:3], one]))[-1])
     assert smallest / 20 < gram.least <= rows.least < smallest and rows.stretch == engine.stretch_of(size) > 10
 
