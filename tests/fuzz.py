@@ -66,13 +66,22 @@ def affine_products(rng, n_x, n_y, d):
     return affine(rng, n_x, n_y, d)
 
 
-ALL_KINDS = [*KINDS, affine, near_tolerance, inner_products, affine_products]
+def straddling(rng, n_x, n_y, d):
+    "A side with two singular values at the tolerance, one above it and one below, that differ by next to nothing."
+    if min(n_y, d) < 3: return near_tolerance(rng, n_x, n_y, d)
+    u = np.linalg.qr(np.concatenate([np.ones((n_y, 1)), rng.normal(size=(n_y, 2))], 1))[0]
+    v = np.linalg.qr(rng.normal(size=(d, d)))[0][:3]
+    gap = 10 ** -rng.uniform(9, 15)
+    return rng.integers(-1, 2, (n_x, 3)) @ v, u * [n_y**0.5, TOLERANCE + gap, TOLERANCE - gap] @ v
+
+
+ALL_KINDS = [*KINDS, affine, near_tolerance, inner_products, affine_products, straddling]
 AFFINE, PRODUCTS = (affine, affine_products), (inner_products, affine_products)
 
 
 def is_edge(kind, k):
     "Are thresholds in batch k of a kind at the distances themselves, and beside them?"
-    return kind is near_tolerance or kind is inner_products and k % 2 == 1
+    return kind in (near_tolerance, straddling) or kind is inner_products and k % 2 == 1
 
 
 def tolerance_of(kind):
@@ -89,7 +98,7 @@ def batch(kind, k, most):
         tolerance = tolerance_of(kind)
         whole = distances(units(x), units(y), (1 << n_y) - 1, tolerance)
         at = np.take_along_axis(whole, rng.integers(0, n_x, (BATCH, 1)), 1)[:, 0]
-        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * tolerance, eps)
+        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * TOLERANCE, eps)
         eps = eps.clip(0, 0.99)
     return x, y, eps
 
@@ -117,7 +126,8 @@ def passing(z, vectors, eps, kind):
     tolerance = tolerance_of(kind)
     if is_affine: vectors = np.concatenate([vectors, np.ones_like(vectors[:, :1])], 1)
     subsets = [s + (is_affine << m) for s in range(1 << m)]
-    return np.stack([(distances(z, vectors, s, tolerance) <= eps[:, None] + tolerance) @ bits for s in subsets], 1)
+    limit = np.maximum(eps + TOLERANCE, tolerance)[:, None]      # what inner products do not resolve counts as 0
+    return np.stack([(distances(z, vectors, s, tolerance) <= limit) @ bits for s in subsets], 1)
 
 
 def all_matches(x, y, eps, kind):

@@ -15,12 +15,13 @@ from torch.profiler import ProfilerActivity, profile
 import fuzz
 from subspace_match.theory import reference
 from subspace_match.theory.counterexamples import orthogonal_instance
-from subspace_match.algorithms import minimal
-from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, refined, svd
+from subspace_match.algorithms import geometry as engine
+from subspace_match.algorithms import maximum, minimal
+from subspace_match.algorithms.geometry import Geometry, Pair, accumulate_factor, accumulate_gram, margin, refined, svd
 from subspace_match.theory.match import TOLERANCE, Match, is_match, relative_distance
 from subspace_match.algorithms.maximum import certain, match_levels, maximum_match, peel, surely
 from subspace_match.algorithms.minimal import minimal_match, minimal_matches, minimum_matches
-from subspace_match.algorithms.simple import all_minimal_matches, pair_matches, simple_matches
+from subspace_match.algorithms.simple import all_minimal_matches, pair_matches, sample_simple_matches, simple_matches
 
 
 @st.composite
@@ -106,9 +107,9 @@ def test_what_is_too_close_to_tell_is_refined_and_not_guessed(monkeypatch):
     "With tables that are said to be good to a tenth, everything is unsure, and nothing changes."
     x, y = correlated(14, 100)
     honest = [maximum_match(x, y, eps) for eps in (0.2, 0.3, 0.35, 0.4)]
-    margin = Pair.margin
-    monkeypatch.setattr(Pair, "margin", lambda pair, r: margin(pair, r) + 0.1)
-    monkeypatch.setattr(Pair, "knows", lambda pair, r: True)
+    for module in (engine, maximum):
+        monkeypatch.setattr(module, "margin", lambda errors, r: margin(errors, r) + 0.1)
+        monkeypatch.setattr(module, "knows", lambda errors, r: True)
     assert honest == [maximum_match(x, y, eps) for eps in (0.2, 0.3, 0.35, 0.4)]
 
 
@@ -155,7 +156,7 @@ def test_the_margin_covers_the_error_of_every_distance(n, kind):
             pair.delete(out)
             true = geometry.distances(pair.keep())[pair.index]
             for r, square in zip(pair.r[pair.alive].tolist(), (true[pair.alive] ** 2).tolist()):
-                assert abs(r - square) <= pair.margin(r) + 1e-14
+                assert abs(r - square) <= margin(pair.errors, r) + 1e-14
             least, most = refined(pair, pair.alive)
             assert ((least - 1e-14 <= true) & (true <= most + 1e-14))[pair.alive].all()
             assert (true <= refined(pair, pair.alive, steps=0)[1] + 1e-14)[pair.alive].all()
@@ -560,3 +561,53 @@ def test_tables_and_vectors_do_not_travel_with_each_task(monkeypatch):
 def test_processes_find_the_same_matches():
     x, y = correlated(20, 60)
     assert minimal_matches(x, y, 0.65, n_jobs=2) == minimal_matches(x, y, 0.65)
+
+
+@pytest.mark.parametrize("match", [lambda *z, **how: minimal_matches(*z, 0.65, **how),
+                                   lambda *z, **how: sample_simple_matches(*z, 0.65, rounds=3, **how)],
+                         ids=["minimal", "sampled"])
+def test_what_other_processes_warn_of_is_said_here_and_once(match):
+    x, y = (np.concatenate([z, z[:1] + 1e-8 * w]) for z, w in zip(correlated(20, 60), np.random.default_rng(0).normal(
+        size=(2, 1, 60))))
+    told = []
+    for n_jobs in (1, 2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            match(x, y, n_jobs=n_jobs)
+        told.append([str(warning.message) for warning in caught])
+        assert len(told[-1]) == len(set(told[-1]))
+    assert set(told[0]) == set(told[1]) != set()
+
+
+@pytest.mark.filterwarnings("ignore:some ")
+@pytest.mark.parametrize("gap", [1e-10, 1e-13, 7.5e-15])
+def test_what_is_returned_is_a_match_where_rounding_turns_what_is_kept(gap):
+    "Two singular values, one above the tolerance and one below, that differ by next to nothing."
+    found = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        u = np.linalg.qr(np.c_[np.ones(3), rng.normal(size=(3, 2))])[0]
+        v = np.linalg.qr(rng.normal(size=(6, 6)))[0][:3]
+        x, y = v[:2], u * [3**0.5, TOLERANCE + gap, TOLERANCE - gap] @ v
+        for eps in (0.0, 1e-6, 1e-3, 0.1):
+            matches = [maximum_match(x, y, eps), *minimal_matches(x, y, eps).values(), *simple_matches(x, y, eps)]
+            assert all(is_match(x, y, match, eps) for match in matches)
+            found += len(matches)
+    assert found > 100
+
+
+@pytest.mark.parametrize("eps", [0.5, 0.01, 2e-6])
+def test_inner_products_alone_know_large_distances_as_well_as_vectors_do(eps):
+    for more, matches in ((5e-7, False), (4 * TOLERANCE, False), (TOLERANCE / 2, True)):
+        sine = eps + more
+        z = np.array([[1.0, 0, 0], [(1 - sine**2) ** 0.5, sine, 0]])
+        inner = Geometry.from_gram(z @ z.T, 1, n_samples=3)
+        for geometry in (inner, Geometry.from_vectors(z[:1], z[1:])):
+            assert (len(maximum_match(geometry, eps=eps)) > 0) == matches
+            assert (len(match_levels(geometry).match(eps)) > 0) == matches
+            assert (len(simple_matches(geometry, eps=eps)) > 0) == matches
+    with pytest.warns(UserWarning, match="finer than a Gram matrix resolves"):
+        assert len(maximum_match(inner, eps=0.0)) == 0
+    z[1] = [1, 5e-7, 0]
+    with pytest.warns(UserWarning, match="finer than a Gram matrix resolves"):
+        assert len(maximum_match(Geometry.from_gram(z @ z.T, 1, n_samples=3), eps=0.0)) == 2

@@ -427,7 +427,7 @@ def test_tables_are_those_of_a_new_fit_while_neurons_leave(spare):
         out[torch.searchsorted(pair.index, torch.tensor(gone))] = True
         pair.delete(out)
         if step == 2: pair.settle()
-        assert pair.wear >= 1 and pair.pending() == sum(len(span.left) for span in pair.spans)
+        assert pair.errors.wear >= 1 and pair.pending() == sum(len(span.left) for span in pair.spans)
         left = pair.index[pair.alive]
         own = left[left < 8], left[left >= 8]
         for span, mine, others in zip(pair.spans, own, reversed(own)):
@@ -474,7 +474,7 @@ def test_what_is_dropped_moves_distances_by_its_share_of_the_least_that_is_kept(
 @pytest.mark.parametrize("gap, cut", [(1e6, 0), (2.5, 0), (1.5, TOLERANCE), (0.0, TOLERANCE)])
 def test_coefficients_may_be_cut_where_singular_values_are_near_the_tolerance(gap, cut):
     x = shortened(torch.tensor([[1, 0, 0], [1, 2**0.5 * gap * TOLERANCE, 0]]).double(), [1] * 2)
-    assert Pair(Geometry.from_vectors(x, torch.eye(3)[2:].double()), torch.ones(3, dtype=torch.bool)).cut == cut
+    assert Pair(Geometry.from_vectors(x, torch.eye(3)[2:].double()), torch.ones(3, dtype=torch.bool)).errors.cut == cut
 
 
 @pytest.mark.filterwarnings("ignore:some neurons are nearly dependent")
@@ -518,14 +518,14 @@ def test_a_fit_of_what_is_dependent_is_left_to_the_vectors():
 def test_a_cautious_pair_knows_nothing_by_its_tables():
     geometry = Geometry.from_vectors(vectors(3, 9), vectors(3, 9, 1))
     everyone = torch.ones(6, dtype=torch.bool)
-    known, cautious = Pair(geometry, everyone), Pair(geometry, everyone, cautious=True)
-    assert known.margin(0.5) < 1e-12 and known.knows(0.5) and not known.knows(0.0)
-    assert cautious.margin(0.5) == np.inf and not cautious.knows(0.5)
-    assert 0.25 <= known.fails_above(0.5) < 0.25 + 1e-12
-    known.wear, known.squared, known.distance, known.step = 2.0, 1e-6, 1e-3, 0.1
-    assert known.margin(0.25) == pytest.approx(2e-6 + 2 * 2e-3 * 0.5 + 4e-6)
-    assert known.margin(-1e-9) == pytest.approx(2e-6 + 4e-6)
-    assert known.fails_above(0.5) == pytest.approx(0.7**2 + known.margin(0.25))
+    known, cautious = (Pair(geometry, everyone, cautious=cautious).errors for cautious in (False, True))
+    assert engine.margin(known, 0.5) < 1e-12 and engine.knows(known, 0.5) and not engine.knows(known, 0.0)
+    assert engine.margin(cautious, 0.5) == np.inf and not engine.knows(cautious, 0.5)
+    assert 0.25 <= engine.fails_above(known, 0.5) < 0.25 + 1e-12
+    known = known._replace(wear=2.0, squared=1e-6, distance=1e-3, step=0.1)
+    assert engine.margin(known, 0.25) == pytest.approx(2e-6 + 2 * 2e-3 * 0.5 + 4e-6)
+    assert engine.margin(known, -1e-9) == pytest.approx(2e-6 + 4e-6)
+    assert engine.fails_above(known, 0.5) == pytest.approx(0.7**2 + engine.margin(known, 0.25))
 
 
 def shortened(z, lengths):
@@ -646,12 +646,12 @@ def test_errors_grow_with_what_deletions_leave_of_singular_values():
     y = np.array([*z, *np.eye(20)[1 : k + 1]]) @ turn
     geometry = Geometry.from_vectors(x, y)
     pair = Pair(geometry, torch.ones(len(x) + len(y), dtype=torch.bool))
-    assert pair.wear == 1
+    assert pair.errors.wear == 1
     for i in range(k):
         pair.delete(torch.zeros_like(pair.alive).index_fill_(0, torch.tensor([2 + i]), True))
         stable = geometry.distances(pair.keep())[pair.index] ** 2
         error = float((pair.r - stable)[pair.alive].abs().max())
-        assert error <= pair.margin(1.0) and pair.wear > 10 ** (2 * i + 1)
+        assert error <= engine.margin(pair.errors, 1.0) and pair.errors.wear > 10 ** (2 * i + 1)
     assert error > 1e-11
 
 

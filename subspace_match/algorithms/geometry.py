@@ -7,19 +7,21 @@ __all__ = ['GRAM_TOLERANCE', 'MANY_INPUTS', 'Geometry', 'accumulate_gram', 'accu
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #94773630
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
-from typing import Annotated, Any, ClassVar, NamedTuple
+from functools import cached_property, wraps
+from typing import Annotated, Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from ..theory.match import COARSE_TOLERANCE, Array, check_activations, tolerance_of, unit_rows
+from subspace_match.theory.match import (
+    COARSE_TOLERANCE, TOLERANCE, Array, check_activations, tolerance_of, unit_rows,
+)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #31169ce2
 def svd(
@@ -110,7 +112,8 @@ def residual_interval(
     reach = float(((u[:, :maybe] / s[:maybe] / size[:, None]) ** 2).sum())
     error, squared = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     least = (least**2 - squared).clamp(min=0).sqrt() - error - step_of(u, s, maybe, tolerance)
-    return Interval(least.clamp(min=0), (most**2 + squared).sqrt() + error)
+    turn = shift / float(s[surely - 1] - s[surely]) if 0 < surely < len(s) else 0.0  # of what is kept
+    return Interval(least.clamp(min=0), (most**2 + squared).sqrt() + error + turn)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #9cd9cb23
 GRAM_TOLERANCE = COARSE_TOLERANCE  # what a float64 Gram matrix resolves in a distance, about 1e-6
@@ -135,6 +138,46 @@ def threads_for(
     finally:
         torch.set_num_threads(before)
         _allowed.reset(token)
+
+# %% ../../nbs/algorithms/11_geometry.ipynb #52bb49f4
+P = ParamSpec("P")
+R = TypeVar("R")
+_kept: ContextVar[list[str] | None] = ContextVar("the warnings of what runs inside `warns_once` or `reported`",
+                                                 default=None)
+
+
+def tell(message: str) -> None:
+    "Warn, inside `warns_once` when that ends."
+    if (kept := _kept.get()) is None: warnings.warn(message, stacklevel=3)
+    else: kept.append(message)
+
+
+def warns_once(function: Callable[P, R]) -> Callable[P, R]:
+    "`function`, which tells each different warning once, in the name of the line that calls it."
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        messages: list[str] = []
+        token = _kept.set(messages)
+        try: return function(*args, **options)
+        finally:
+            _kept.reset(token)
+            for message in dict.fromkeys(messages): tell(message)
+    return run
+
+
+def reported(work: Callable, *args: Any, **options: Any) -> tuple[Any, list[str]]:
+    "What `work` returns, and the different warnings that it told, in their order."
+    messages: list[str] = []
+    token = _kept.set(messages)
+    try: return work(*args, **options), list(dict.fromkeys(messages))
+    finally: _kept.reset(token)
+
+
+def told(done: Iterable[tuple[Any, list[str]]]) -> Iterator[Any]:
+    "The results of what `reported` returns, one after the other; tells of the warnings beside them."
+    for result, messages in done:
+        for message in messages: tell(message)
+        yield result
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fd4e2580
 MANY_INPUTS = 10**6  # as many are allowed for where a Gram matrix comes without their number
@@ -209,6 +252,13 @@ class Geometry:
             for end, distances in zip(ends, of_own): end[own] = distances
         return ends
 
+    slack = property(lambda self: TOLERANCE if self.vectors is None else self.tolerance,
+                     doc="Distances within this of ε count as ε.")
+
+    def limit(self, eps: float) -> float:
+        "The largest distance that counts as `eps`. What inner products alone do not resolve counts as 0."
+        return max(eps + self.slack, self.tolerance)
+
     summed = property(lambda self: 0 if self.vectors is None else self.vectors.shape[1],
                       doc="Over how many inputs the vectors were summed up to `coordinates`; 0 for a root.")
 
@@ -239,6 +289,7 @@ def gram_root(gram: Annotated[Tensor, "N N"]) -> Annotated[Tensor, "N N"]:
     return vectors * torch.where(values > noise, values, 0).clamp(min=0).sqrt()
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #7d7438cd
+@warns_once
 @threads_for()
 def from_vectors(
     x: Annotated[Array, "n_x d"],  # activation vectors, NumPy or torch
@@ -293,10 +344,11 @@ def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
     constant = float(torch.linalg.vector_norm(size[size <= tolerance]))
     near, turning = short < 2 * UNCLEAR * tolerance, UNCLEAR * constant > tolerance * short
     if near or turning:
-        warnings.warn("some neurons are nearly constant: they differ from their mean by "
+        tell("some neurons are nearly constant: they differ from their mean by "
                       f"{short if near else constant:.0e} of their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
+@warns_once
 @threads_for()
 def from_gram(
     gram: Annotated[Array, "N N"],  # float64 inner products of all activation vectors, the first network's first
@@ -602,7 +654,7 @@ def fit_rows(
     rank = int((s > tolerance).sum())
     stretch = stretch_of(size)
     if ((s > tolerance / UNCLEAR / stretch) & (s < tolerance * UNCLEAR * stretch)).any():
-        warnings.warn("some neurons are nearly dependent, or, affine, nearly constant: singular values "
+        tell("some neurons are nearly dependent, or, affine, nearly constant: singular values "
                       f"near {tolerance:.0e}; rounding may decide which of them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
@@ -615,10 +667,54 @@ def fit_rows(
     residual = (outside(z, v) ** 2).sum(1)
     return Fit(new_span(own, *spread(rows, ways, own, j)), residual, least, 0.0, error, step, stretch, root)
 
-# %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
+# %% ../../nbs/algorithms/11_geometry.ipynb #d66ac987
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
 
 
+class Errors(NamedTuple):
+    "How far the squared distances of a fit are to be believed, while neurons leave."
+    squared: float  # by how much the fit may have a squared distance wrong
+    distance: float  # by how much, on top of that, a distance
+    root: float  # by how much a squared distance that no other fit would know better
+    step: float  # how far the span of some of the vectors may reach out of that of all
+    cut: float  # the tolerance, or 0 where no singular value comes near it, now or after a deletion
+    traces: list[float]  # tr S of each side
+    most: list[float]  # with a larger one it is fitted again
+    cautious: bool  # is nothing to be decided by the tables alone?
+    wear: float = 1.0  # by how much deletions have magnified errors since
+
+
+def errors_of(
+    fits: Sequence[Fit],  # of both sides
+    tolerance: float,
+    cautious: bool,
+) -> Errors:
+    "The `Errors` of two fits."
+    squared, distance, root, step = (max(errors) for errors in zip(*((f.squared, f.distance, f.root, f.step)
+                                                                     for f in fits)))
+    cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
+    traces = [trace(f.span) for f in fits]
+    most = [max(2 * t, (UNCLEAR * tolerance * f.stretch) ** -2) for t, f in zip(traces, fits)]
+    return Errors(squared, distance, root, step, cut, traces, most, cautious)
+
+
+def trace(span: Span) -> float:
+    "The sum of the squares of one over the singular values of its vectors."
+    return float(span.now.sum())
+
+
+def worn(
+    errors: Errors,
+    wear: float,  # of a deletion
+    traces: list[float],  # tr S of each side after it
+) -> Errors | None:
+    "The errors after a deletion; None where they have grown too large."
+    grown = (t / max(before, 1e-300) for t, before in zip(traces, errors.traces))
+    errors = errors._replace(wear=max(errors.wear, wear, *grown))
+    precise = errors.wear * (errors.squared + errors.distance) <= MOST_ERROR
+    return errors if precise and all(t <= most for t, most in zip(traces, errors.most)) else None
+
+# %% ../../nbs/algorithms/11_geometry.ipynb #d66ac988
 class _Fitted:
     "A pair of sets with the tables of both sides, and each neuron's squared distance from the span of the other set."
 
@@ -634,7 +730,8 @@ class _Fitted:
         self.alive = torch.ones_like(self.index, dtype=torch.bool)
         self.fit()
 
-    from_vectors = property(lambda self: self.squared == 0, doc="Do the tables come from the vectors themselves?")
+    from_vectors = property(lambda self: self.errors.squared == 0,
+                            doc="Do the tables come from the vectors themselves?")
 
     def halves(self) -> tuple[slice, slice]:
         "Slices of the first network's neurons and of the second's."
@@ -653,15 +750,7 @@ class _Fitted:
         if self.fresh: fits = self.fits_from_rows(present)
         self.spans = tuple(f.span for f in fits)
         self.r = torch.cat([f.residual[own] for f, own in zip(fits[::-1], self.halves())])
-        self.squared, self.distance = max(f.squared for f in fits), max(f.distance for f in fits)
-        self.step, self.root, self.wear = max(f.step for f in fits), max(f.root for f in fits), 1.0
-        self.cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
-        self.traces = [self.trace(k) for k in range(2)]
-        self.most = [max(2 * t, (UNCLEAR * tolerance * f.stretch) ** -2) for t, f in zip(self.traces, fits)]
-
-    def trace(self, k: int) -> float:
-        "The sum of the squares of one over the singular values of a side's vectors."
-        return float(self.spans[k].now.sum())
+        self.errors = errors_of(fits, tolerance, self.cautious)
 
     def fits_from_gram(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit | None]:
         "A `fit_gram` of each side."
@@ -679,28 +768,27 @@ class _Fitted:
 MOST_MARGIN = 1e-4  # of a squared distance, relative: with a larger one it counts as unknown
 
 
-class _Judged(_Fitted):
-    "How far its squared distances are to be believed."
+def margin(errors: Errors, r: float) -> float:
+    "How far a squared distance near `r` may be from the true one."
+    if errors.cautious: return float("inf")
+    error = errors.wear * errors.distance
+    return errors.wear * (errors.squared + errors.root) + 2 * error * max(r, 0.0) ** 0.5 + error**2
 
-    def margin(self, r: float) -> float:
-        "How far a squared distance near `r` may be from the true one."
-        if self.cautious: return float("inf")
-        error = self.wear * self.distance
-        return self.wear * (self.squared + self.root) + 2 * error * max(r, 0.0) ** 0.5 + error**2
 
-    def fails_above(self, limit: float) -> float:
-        "Of squared distances above it: they are farther than `limit`, from what is left and from any part of it."
-        return (limit + self.wear * self.step) ** 2 + self.margin(limit**2)
+def fails_above(errors: Errors, limit: float) -> float:
+    "Of squared distances above it: they are farther than `limit`, from what is left and from any part of it."
+    return (limit + errors.wear * errors.step) ** 2 + margin(errors, limit**2)
 
-    def knows(self, r: float) -> bool:
-        "Is the margin of a squared distance `r`, but for what no fit knows better, a small part of it?"
-        return not self.cautious and self.margin(r) - self.wear * self.root <= MOST_MARGIN * r
+
+def knows(errors: Errors, r: float) -> bool:
+    "Is the margin of a squared distance `r`, but for what no fit knows better, a small part of it?"
+    return not errors.cautious and margin(errors, r) - errors.wear * errors.root <= MOST_MARGIN * r
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
 WAITING = 64  # so many rows wait before they are worked into the tables
 
 
-class Pair(_Judged):
+class Pair(_Fitted):
     "A pair of sets, and each neuron's squared distance from the span of the other set, up to date while neurons leave."
 
     def delete(
@@ -708,18 +796,16 @@ class Pair(_Judged):
         out: Annotated[Tensor, "n"],  # bool
     ) -> None:
         "Take the neurons in `out` away."
-        self.alive, self.fresh, spans = self.alive & ~out, False, []
+        self.alive, self.fresh, spans, wear = self.alive & ~out, False, [], 1.0
         for span in self.spans:
             j = out[span.own].nonzero()[:, 0]
             if len(j):
                 if (done := delete(span, j, self.geometry.tolerance)) is None: return self.fit()
-                span, self.r, self.wear = done.span, self.r + done.growth, max(self.wear, done.wear)
+                span, self.r, wear = done.span, self.r + done.growth, max(wear, done.wear)
             spans.append(span)
         self.spans = tuple(spans)
-        traces = [self.trace(k) for k in range(2)]
-        self.wear = max(self.wear, *(t / max(before, 1e-300) for t, before in zip(traces, self.traces)))
-        worn = self.wear * (self.squared + self.distance) > MOST_ERROR
-        if worn or any(t > most for t, most in zip(traces, self.most)): self.fit()
+        if (errors := worn(self.errors, wear, [trace(span) for span in spans])) is None: self.fit()
+        else: self.errors = errors
 
     def pending(self) -> int:
         "How many rows wait to be worked into the tables."
@@ -784,7 +870,7 @@ def refined(
     steps: int = 1,  # that improve the coefficients; without any, only the upper ends mean something
 ) -> Interval:
     "`Interval` of the distances of those asked for; 0 for the others. `least` relies on the tables, `most` does not."
-    least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.wear * pair.step
+    least, most, step = torch.zeros_like(pair.r), torch.zeros_like(pair.r), pair.errors.wear * pair.errors.step
     for span, other in zip(pair.spans, reversed(pair.halves())):
         j, w = pair.alive[span.own].nonzero()[:, 0], asked[other].nonzero()[:, 0] + other.start
         if len(w) == 0: continue
@@ -803,6 +889,6 @@ def refined(
             e = remainder(c)
             short = (e.slope * step_from(e.slope)).sum(0).clamp(min=0)
             least[w] = ((e.squared - short - e.error).clamp(min=0).sqrt() - e.rounding - step).clamp(min=0)
-        cut = pair.cut * torch.linalg.vector_norm(c, dim=0)
+        cut = pair.errors.cut * torch.linalg.vector_norm(c, dim=0)
         most[w] = (e.squared + e.error).clamp(min=0).sqrt() + e.rounding + cut
     return Interval(least, most)

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .geometry import GRAM_TOLERANCE, Geometry, Pair, refined, threads_for
+from subspace_match.algorithms.geometry import (
+    GRAM_TOLERANCE, MOST_MARGIN, Geometry, Pair, fails_above, knows, margin, refined, tell, threads_for, warns_once,
+)
 from ..theory.match import COARSE_TOLERANCE, Array, Match, check_eps
 
 if TYPE_CHECKING: from matplotlib.axes import Axes   # slow to import, and not needed before something is drawn
@@ -37,9 +39,9 @@ def as_geometry(
     geometry = Geometry.from_vectors(x, y)
     n, d = min(geometry.n_x, geometry.n_y), geometry.n_samples or 0
     if n >= max(d, MANY):
-        warnings.warn(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), "
+        tell(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), "
                       "which any neurons span; "
-                      "are they transposed?", stacklevel=3)
+                      "are they transposed?")
     return geometry
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f4bb84e0
@@ -66,9 +68,9 @@ def resolved_eps(geometry: Geometry, eps: float | None) -> float:
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
     if eps < GRAM_TOLERANCE and geometry.vectors is None:
-        warnings.warn(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count "
+        tell(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count "
                       "as 0. "
-                      "Accumulate a factor instead (accumulate_factor).", stacklevel=3)
+                      "Accumulate a factor instead (accumulate_factor).")
     return eps
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #0ac0d18f
@@ -78,8 +80,8 @@ def peel(
     along: Callable | None = None,  # of those who fail, (n,) bool: all who go with them; None to stop
 ) -> Pair | None:
     "Algorithm 1 from where `pair` stands: delete what does not pass until all that is left does. None if told to stop."
-    limit = eps + pair.geometry.tolerance
-    if not pair.stable and not pair.knows(limit**2): pair.fit(stable=True)
+    limit = pair.geometry.limit(eps)
+    if not pair.stable and not knows(pair.errors, limit**2): pair.fit(stable=True)
     while (out := failing(pair, limit)).any():
         if along is not None: out = along(out)
         if out is None: return None
@@ -89,13 +91,12 @@ def peel(
 
 def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
     "bool: some who are farther than `limit` from the other side's span; none only where all are within it."
-    margin = pair.margin(limit**2)
-    out = pair.alive & (pair.r > pair.fails_above(limit))
-    unsure = pair.alive & (pair.r > limit**2 - margin)
+    out = pair.alive & (pair.r > fails_above(pair.errors, limit))
+    unsure = pair.alive & ~(pair.r <= limit**2 - margin(pair.errors, limit**2))
     if out.any() or not unsure.any(): return out
     least, most = refined(pair, unsure)
-    if (least > limit).any() or not (most > limit).any(): return least > limit
-    if pair.stable or pair.from_vectors: return doubtful(pair, most > limit, limit)
+    if (least > limit).any() or (most <= limit).all(): return least > limit
+    if pair.stable or pair.from_vectors: return doubtful(pair, ~(most <= limit), limit)
     pair.fit(stable=True)
     return failing(pair, limit)
 
@@ -103,16 +104,16 @@ def failing(pair: Pair, limit: float) -> Annotated[Tensor, "n"]:
 def doubtful(pair: Pair, unsure: Annotated[Tensor, "n"], limit: float) -> Annotated[Tensor, "n"]:
     "bool: who of those whom the tables cannot tell may be farther than `limit`, by the vectors themselves."
     least, most = (end[pair.index] for end in pair.geometry.interval(pair.keep()))
-    out = unsure & (most > limit)
-    if (least[out] <= limit).any():
-        eps = limit - pair.geometry.tolerance
-        warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; neurons that match only if they "
-                      "are rounded favourably are left out")
+    out = unsure & ~(most <= limit)
+    if not (least[out] > limit).all():
+        eps = max(limit - pair.geometry.slack, 0.0)
+        tell(f"some distances are within rounding errors of eps = {eps:g}; neurons that match only if they are rounded "
+             "favourably are left out")
     return out
 
 
 def surely(pair: Pair, eps: float) -> Pair:
-    "What `peel` leaves of `pair`; all of it passes, whatever the tables were worth."
+    "What `peel` leaves of `pair`; all of it passes, by coefficients or by the vectors, whatever the tables were worth."
     start = pair.keep()
     peel(pair, eps)
     if certain(pair, eps): return pair
@@ -123,7 +124,7 @@ def surely(pair: Pair, eps: float) -> Pair:
 
 def certain(pair: Pair, eps: float) -> bool:
     "Do all who are left pass, whatever the tables are worth?"
-    return not bool((refined(pair, pair.alive, steps=0)[1] > eps + pair.geometry.tolerance).any())
+    return bool((refined(pair, pair.alive, steps=0)[1] <= pair.geometry.limit(eps)).all())
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #456a4f52
 def split_null(
@@ -152,10 +153,11 @@ def float32_error(pair: Pair) -> float:
 def warn_of_float32(pair: Pair, eps: float) -> None:
     "Warn where that is more than `eps`."
     if (error := float32_error(pair)) > max(eps, pair.geometry.tolerance):
-        warnings.warn(f"float32 rounding moves distances of these activations by up to {error:.0e}, more than "
-                      f"eps={eps:g}; neurons that match exactly may not be found. Use float64.", stacklevel=3)
+        tell(f"float32 rounding moves distances of these activations by up to {error:.0e}, more than eps={eps:g}; "
+             "neurons that match exactly may not be found. Use float64.")
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #2b31797f
+@warns_once
 @threads_for()
 def maximum_match(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
@@ -268,6 +270,7 @@ class Levels:
         return picture.getvalue()
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f6013dca
+@warns_once
 @threads_for()
 def match_levels(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
@@ -295,27 +298,31 @@ def match_levels(
     error = float32_error(pair)
     peel_levels(pair, level)
     if error > geometry.tolerance and (level[keep] < error).any():
-        warnings.warn(f"float32 rounding moves distances of these activations by up to {error:.0e}; levels below that "
-                      "are rounding noise. Use float64.", stacklevel=2)
+        tell(f"float32 rounding moves distances of these activations by up to {error:.0e}; levels below that are "
+             "rounding noise. Use float64.")
     level[level > 1 - geometry.tolerance] = 1.0
     if dead == "leave out": level[geometry.dead] = torch.nan
     else: level[excluded(geometry, dead)] = 1.0
     x_y = level.cpu().numpy()
-    return Levels(x_y[: geometry.n_x], x_y[geometry.n_x :], geometry.tolerance)
+    return Levels(x_y[: geometry.n_x], x_y[geometry.n_x :], geometry.slack)
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #401a193b
 def peel_levels(pair: Pair, level: Annotated[Tensor, "N"]) -> None:
     "Write the level of every neuron of `pair` into `level`, by deleting the worst represented ones first."
-    lowest = 1.0
+    lowest, unclear = 1.0, False
     while pair.alive.any():
         r = torch.where(pair.alive, pair.r, -1)
         worst = float(r.max())
-        if not (pair.fresh or pair.knows(worst)):
+        if not (pair.fresh or knows(pair.errors, worst)):
             pair.fit(stable=True)
             continue
-        if worst <= pair.geometry.tolerance**2: return
+        if worst <= pair.geometry.tolerance**2: break
         lowest = min(lowest, worst)
+        unclear |= pair.errors.wear * pair.errors.step > MOST_MARGIN * lowest**0.5
         out = r >= lowest
         level[pair.index[out]] = lowest**0.5
         pair.delete(out)
         pair.tidy()
+    if unclear:
+        tell("some neurons are so nearly dependent that spans turn as others leave; levels may be off by more than "
+             f"{MOST_MARGIN:.0e} of themselves")

@@ -17,7 +17,9 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .geometry import Geometry, Pair, rows_of, some_columns, submatrix, threads_for, ways_of
+from subspace_match.algorithms.geometry import (
+    Geometry, Pair, fails_above, reported, rows_of, some_columns, submatrix, threads_for, told, warns_once, ways_of,
+)
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
 from .maximum import (as_geometry, as_keep, as_match, certain, peel, resolved_eps, split_null,
@@ -31,7 +33,7 @@ def taken_along(
 ) -> Annotated[Tensor, "m n"]:
     "bool: entry (k, w) says that w goes when u_k goes: it does not pass once u_k alone is gone from M."
     takes = torch.zeros(len(u), len(pair.index), dtype=torch.bool, device=u.device)
-    room = torch.where(pair.alive, pair.fails_above(eps + pair.geometry.tolerance) - pair.r, torch.inf)
+    room = torch.where(pair.alive, fails_above(pair.errors, pair.geometry.limit(eps)) - pair.r, torch.inf)
     for span, other in zip(pair.spans, reversed(pair.halves())):
         mine = ((span.own.start <= u) & (u < span.own.stop)).nonzero()[:, 0]
         j = u[mine] - span.own.start
@@ -280,10 +282,11 @@ def for_everyone(pair, eps, order, n_jobs):
     stack.sort(key=lambda branch: -len(branch.node.group))
     inside = [branch.node.pair.keep() for branch in stack]
     bare = [branch._replace(node=branch.node._replace(pair=None)) for branch in stack]
-    some = (delayed(for_some)(packed, keep, *task, eps, order) for task in zip(inside, bare))
-    yield from chain.from_iterable(work(some))
+    some = (delayed(reported)(for_some, packed, keep, *task, eps, order) for task in zip(inside, bare))
+    yield from chain.from_iterable(told(work(some)))
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #9677edd6
+@warns_once
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_match(
@@ -321,6 +324,7 @@ def minimal_match(
     return as_match(pair.geometry, match)
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #d1970a76
+@warns_once
 @threads_for()
 @torch.inference_mode()   # no gradients: every small step costs less
 def minimal_matches(
@@ -358,6 +362,7 @@ def minimal_matches(
     return {v: found[v] for v in sorted(found)}
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #aa7b40e1
+@warns_once
 def minimum_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
     y: Annotated[Array, "n_y d"] | None = None,

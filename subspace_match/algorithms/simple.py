@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..theory.inputs import Array, check_eps, check_neuron
 from ..theory.match import Match
-from .geometry import Geometry, outside
+from .geometry import Geometry, outside, reported, tell, told, warns_once
 from .maximum import as_geometry, maximum_match, resolved_eps
 from .minimal import minimal_match, minimal_matches
 
@@ -154,6 +154,7 @@ class _Remainders:
         return found
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #2e0eefad
+@warns_once
 def all_minimal_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
     y: Annotated[Array, "n_y d"] | None = None,
@@ -182,6 +183,7 @@ def all_minimal_matches(
     return _sorted(remainders.minimal_matches(v, limit))
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #4b04d952
+@warns_once
 def simple_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
     y: Annotated[Array, "n_y d"] | None = None,
@@ -211,6 +213,7 @@ def simple_matches(
     return _sorted(found)
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #bf738b0a
+@warns_once
 @torch.inference_mode()
 def pair_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
@@ -233,7 +236,7 @@ def pair_matches(
     """
     geometry = as_geometry(x, y)
     eps = resolved_eps(geometry, eps)
-    limit = eps + geometry.tolerance
+    limit = geometry.limit(eps)
     z, found, unclear = geometry.coordinates, [], False
     size, noise = torch.linalg.vector_norm(z, dim=1), geometry.gram_noise(len(z))
     left, right = geometry.sides(size > 0)
@@ -246,11 +249,12 @@ def pair_matches(
         unclear |= bool((perhaps & ~surely).any())
         found += [Match([i], [j - geometry.n_x], geometry.n_x, geometry.n_y) for j in right[surely].tolist()]
     if unclear:
-        warnings.warn(f"some distances are within rounding errors of eps = {eps:g}; pairs that match only if they are "
-                      "rounded favourably are left out", stacklevel=2)
+        tell(f"some distances are within rounding errors of eps = {eps:g}; pairs that match only if they are rounded "
+             "favourably are left out")
     return found
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #67ef7fc2
+@warns_once
 def sample_simple_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
     y: Annotated[Array, "n_y d"] | None = None,
@@ -277,12 +281,13 @@ def sample_simple_matches(
     """
     if rounds < 1: raise ValueError(f"rounds must be at least 1, got {rounds}")
     geometry, eps, rng = as_geometry(x, y), check_eps(eps), np.random.default_rng(seed)
-    round_ = delayed(minimal_matches)
-    work = [round_(geometry, eps=eps, seed=int(rng.integers(2**32))) for _ in range(rounds)]
-    done = Parallel(n_jobs, return_as="generator")(work)
+    round_ = delayed(reported)
+    work = [round_(minimal_matches, geometry, eps=eps, seed=int(rng.integers(2**32))) for _ in range(rounds)]
+    done = told(Parallel(n_jobs, return_as="generator")(work))
     return _sorted({m for found in tqdm(done, "rounds", rounds, disable=not progress) for m in found.values()})
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #01a9fe55
+@warns_once
 def decompose(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
     y: Annotated[Array, "n_y d"] | None = None,

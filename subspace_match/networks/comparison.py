@@ -44,7 +44,7 @@ from subspace_match.networks.layer_pairs import (
     similarity_rows,
 )
 from .statistics import rotated
-from ..algorithms.geometry import Geometry
+from ..algorithms.geometry import Geometry, reported
 from ..theory.match import Match
 from ..algorithms.maximum import Levels, match_levels
 from ..algorithms.simple import sample_simple_matches, simple_matches
@@ -198,11 +198,12 @@ def _other_way_round(table):
 
 # %% ../../nbs/networks/25_comparison.ipynb #f3a7713d
 def _find_all(comparison, missing, n_jobs):
-    "What `find_levels` finds for each of the pairs, in their order, as it is found."
+    "What `find_levels` finds for each of the pairs, in their order, as it is found, and what it warned of."
     from joblib import Parallel, delayed, effective_n_jobs
     how = comparison._reading_of_means
-    if effective_n_jobs(n_jobs) == 1: return (_levels_of(pair.key, comparison._members(pair), how) for pair in missing)
-    tasks = (delayed(_levels_of)(pair.key, _alone(*comparison._members(pair)), how) for pair in missing)
+    if effective_n_jobs(n_jobs) == 1:
+        return (reported(_levels_of, pair.key, comparison._members(pair), how) for pair in missing)
+    tasks = (delayed(reported)(_levels_of, pair.key, _alone(*comparison._members(pair)), how) for pair in missing)
     return Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
 
 def _levels_of(key, members, how):
@@ -239,17 +240,24 @@ def _warn_few_inputs(rows):
         if any(word in row["note"] for word in ("few inputs", "repeated", "dimensions"))
     }
     if not reasons: return
-    shown = ", ".join(list(reasons.values())[:4]) + (f" and {len(reasons) - 4} more" if len(reasons) > 4 else "")
-    warn(f"too few different inputs, or dimensions, make even unrelated neurons match: {shown}; more inputs help where "
-         "they are few")
+    warn(f"too few different inputs, or dimensions, make even unrelated neurons match: {_listed(reasons.values())}; "
+         "more inputs help where they are few")
 
 def _find_missing(comparison, progress=None, n_jobs=None):
     "Find all levels that are not known yet; the pairs of layers whose they are."
     missing = [pair for pair in comparison.layer_pairs.values() if not pair.curves]
-    for pair, found in zip(missing, progress_bar(_find_all(comparison, missing, n_jobs), "matches", len(missing),
-                                                 progress)):
+    places = {}      # message -> layers, in their order
+    for pair, (found, messages) in zip(missing, progress_bar(_find_all(comparison, missing, n_jobs), "matches",
+                                                             len(missing), progress)):
         pair.curves, pair.dimensions = found
+        for message in messages: places.setdefault(message, {})[pair.layer] = None
+    for message, layers in places.items(): warn(f"{message} (in {_listed(layers)})")
     return missing
+
+def _listed(names, most=4):
+    "The first of some names, and how many more there are."
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 def _by_name(comparison):
     "The pairs of layers by layer."
