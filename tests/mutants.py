@@ -75,7 +75,7 @@ def is_quiet(node):
     "Does it only say something?"
     if isinstance(node, ast.Raise): return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        return getattr(node.value.func, "attr", "") == "warn"
+        return ast.unparse(node.value.func) in ("warnings.warn", "tell")
     return isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in QUIET
 
 

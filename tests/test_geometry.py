@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from subspace_match.algorithms import geometry as engine
-from subspace_match.algorithms.geometry import Geometry, Pair, from_gram, products, residual_interval, threads_for
+from subspace_match.algorithms.geometry import (
+    Geometry, Pair, from_gram, products, refined, residual_interval, threads_for,
+)
 from subspace_match.algorithms.maximum import match_levels, maximum_match
 from subspace_match.theory.match import TOLERANCE, Match, is_match
 
@@ -755,3 +757,53 @@ def test_sums_over_many_inputs_are_rounded_too():
         assert least[0] <= exact <= most[0] and most[0] - least[0] < 1e-12
         moved = max(moved, abs(exact - float(least[0] + most[0]) / 2))
     assert moved > 0
+
+
+def test_errors_grow_with_what_deletions_say_and_with_the_trace():
+    known = engine.Errors(0.0, 0.0, 0.0, 0.0, 0.0, [0.25, 3.0], [8.0, 9.0], cautious=False, wear=2.0)
+    assert engine.worn(known, 1.0, [0.25, 3.0]).wear == 2 and engine.worn(known, 5.0, [0.25, 3.0]).wear == 5
+    assert engine.worn(known, 1.0, [0.75, 3.0]).wear == 3 and engine.worn(known, 1.0, [0.25, 9.0]).wear == 3
+    for name in ("squared", "distance"):
+        imprecise = known._replace(**{name: 1e-3 * engine.MOST_ERROR})
+        assert engine.worn(imprecise, 999.0, [0.25, 3.0]).wear == 999
+        assert engine.worn(imprecise, 1001.0, [0.25, 3.0]) is None
+    assert engine.worn(known, 1.0, [8.1, 3.0]) is None is engine.worn(known, 1.0, [0.25, 9.1])
+
+
+def test_a_pair_settles_once_half_of_it_is_gone_or_many_rows_wait(monkeypatch):
+    pair = Pair(Geometry.from_vectors(vectors(10, 40), vectors(10, 40, 1)), torch.ones(20, dtype=torch.bool))
+    def gone(*which):
+        pair.delete(torch.zeros_like(pair.alive).index_fill_(0, torch.tensor(which), True))
+        pair.tidy()
+        return len(pair.index), pair.pending()
+    assert gone(0, 1) == (20, 2)
+    assert gone(2, 3, 4, 5, 6, 7, 8, 9, 10, 11) == (8, 0)
+    monkeypatch.setattr(engine, "WAITING", 1)
+    assert gone(0) == (8, 1) and gone(1) == (6, 0)
+
+
+def test_refined_distances_are_exact_though_the_table_is_a_hundredth_off():
+    rng, x = np.random.default_rng(0), vectors(6, 30)
+    y = torch.as_tensor(rng.normal(size=(7, 6))) @ x + vectors(7, 30, 1)
+    pair = Pair(Geometry.from_vectors(x, y), torch.ones(13, dtype=torch.bool))
+    pair.delete(torch.zeros_like(pair.alive).index_fill_(0, torch.tensor([1, 9]), True))
+    for span in pair.spans: span.table.mul_(torch.as_tensor(1 + 1e-2 * rng.uniform(-1, 1, span.table.shape)))
+    true = pair.geometry.distances(pair.keep())
+    off = [(float((true - end.least).max()), float((end.most - true).max())) for end in
+           (refined(pair, pair.alive, *steps) for steps in ([], [0], [1], [2]))]
+    assert off[0] == off[2] and off[1][0] > 0.1 and off[1][1] > 1e-5 > 1e-7 > off[2][1] > 1e-11 > off[3][1]
+    least, most = refined(pair, pair.alive)
+    assert (least <= true + 1e-14).all() and (true <= most + 1e-14).all() and off[2][0] < 1e-7
+
+
+@pytest.mark.parametrize("ask", [False, True], ids=["inner products", "vectors"])
+def test_rounding_of_a_remainder_grows_with_its_coefficients(ask):
+    geometry = Geometry.from_vectors(vectors(3, 30), vectors(2, 30, 1))
+    pair = Pair(geometry, torch.ones(5, dtype=torch.bool))
+    pair.fit(stable=ask)
+    c = torch.tensor([[3.0], [0.0], [4.0]]).double()
+    e = engine.remainders(pair, torch.arange(3), torch.tensor([4]))(c)
+    rest = geometry.vectors[4] - c[:, 0] @ geometry.vectors[:3]
+    assert torch.allclose(e.squared, rest @ rest) and torch.allclose(e.slope[:, 0], geometry.vectors[:3] @ rest)
+    assert e.rounding.item() == pytest.approx(engine.rounding(5, 30) * (1 + 5), rel=1e-12)
+    assert e.error.item() == pytest.approx(0 if ask else geometry.gram_noise(5) * (1 + 25), rel=1e-12)
