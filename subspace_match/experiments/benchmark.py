@@ -25,7 +25,7 @@ from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
 from ..networks.data import load_data
 from ..networks.files import atomic_path, provenance, write_json
-from ..algorithms.geometry import Geometry, products
+from ..algorithms.geometry import Geometry, accumulate_gram, products
 from ..algorithms.maximum import match_levels, maximum_match
 from ..algorithms.minimal import minimal_matches
 from ..theory.match import Match
@@ -262,6 +262,13 @@ def peak_bytes():
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == "darwin" else 1024)
 
+def resident_bytes():
+    "Resident memory of this process by now, from where on `peak_bytes` counts; Linux only, elsewhere its peak."
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists(): return peak_bytes()
+    reset.write_text("5")
+    return 1024*int(status.read_text().split("VmRSS:")[1].split()[0])
+
 class Noisy(torch.nn.Linear):
     "A linear map plus noise of half the size that is the same whenever the input is."
     seed: int
@@ -328,6 +335,26 @@ def measure_wide(
         with atomic_path(path) as part: pd.DataFrame(rows).to_csv(part, index=False, float_format="%.5g")
         write_json(path.with_suffix(".json"), {**about, **provenance("cpu")})
     wide_rows(**WIDE[which], finished=finished)
+
+# %% ../../nbs/algorithms/15_speed.ipynb #a1de0005
+def large_row(networks, images, n: int = 4096, layer: str = "stage4.conv2.relu"):
+    "Processor seconds of the levels of n + n flattened places, on one thread, and the memory they take (on Linux)."
+    def places(network, part, chosen):
+        flat = record(network, part, [layer])[layer].flatten(1)
+        return flat.T[chosen(flat.shape[1])]
+    def chosen(m): return torch.randperm(m, generator=torch.Generator().manual_seed(0))[:n]
+    torch.set_num_threads(1)
+    start = time.process_time()
+    gram, _, d = accumulate_gram(torch.cat([places(network, part, chosen) for network in networks])
+                                 for part in images.split(500))
+    accumulated, size = time.process_time() - start, gram.nbytes
+    geometry = Geometry.from_gram(gram, n, d)
+    del gram
+    before = resident_bytes()
+    start = time.process_time()
+    area = match_levels(geometry).area
+    return {"layer": layer, "n": n, "d": d, "pass_seconds": accumulated, "levels_seconds": time.process_time() - start,
+            "gram_gb": size/1e9, "peak_in_grams": (peak_bytes() - before)/size, "area": area}
 
 # %% ../../nbs/algorithms/15_speed.ipynb #91d51b3c
 PROFILES: dict[str, dict[str, Any]] = {  # tiny: for continuous integration, seconds
@@ -581,7 +608,8 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; threads; parallel: cores; versions: an earlier engine
+    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; large: one large layer of real networks; threads;
+    # parallel: cores; versions: an earlier engine
     profile: str = "full",
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
@@ -596,6 +624,9 @@ def main(
     about = {"data": infos[0]["data"] | {"title": data.title}, "architecture": infos[0]["architecture"],
              "seeds": [i["seed"] for i in infos],
              "accuracy": [i["validation_accuracy"] for i in infos], "profile": profile, "cores": os.cpu_count()}
+    if profile == "large":
+        pd.DataFrame([large_row(networks, normalised(data))]).to_csv(Path(out)/"large.csv", index=False)
+        return write_json(Path(out)/"large.json", {**about, **provenance("cpu")})
     if profile == "parallel":
         about |= measure_parallel(networks, normalised(data), out)
         return write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
