@@ -611,3 +611,28 @@ def test_inner_products_alone_know_large_distances_as_well_as_vectors_do(eps):
     z[1] = [1, 5e-7, 0]
     with pytest.warns(UserWarning, match="finer than a Gram matrix resolves"):
         assert len(maximum_match(Geometry.from_gram(z @ z.T, 1, n_samples=3), eps=0.0)) == 2
+
+
+def test_levels_come_from_the_vectors_where_inner_products_are_not_precise_enough():
+    "Near copies: of levels by inner products alone, half of the digits would be noise."
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(6, 30))
+        x[3:] = x[:3] + 3e-6 * rng.normal(size=(3, 30))
+        y = rng.normal(size=(6, 6)) @ x + 3e-4 * rng.normal(size=(6, 30))
+        levels, lowest, left = match_levels(x, y), 1.0, Match(range(6), range(6))
+        while len(left):
+            r = np.concatenate([relative_distance(x[left.x], y[left.y]), relative_distance(y[left.y], x[left.x])])
+            worst, lowest = list(left.neurons())[r.argmax()], min(lowest, r.max())
+            assert (levels.x if worst[0] == "x" else levels.y)[worst[1]] == pytest.approx(lowest, rel=1e-8)
+            left = left - Match(*([worst[1]] if worst[0] == side else [] for side in "xy"))
+
+
+def test_levels_tell_where_spans_turn_as_neurons_leave(recwarn):
+    "y[2] is dropped beside y[0], and turns what y[1] adds to it; an exact copy turns nothing."
+    e = np.eye(3)
+    for more, told in ((1e-10 * e[2], True), (0, False)):
+        y = np.array([e[0], e[0] + 3e-7 * e[1], e[0] + more])
+        match_levels(e[1:2] + e[2:3], y)
+        assert any("spans turn" in str(warning.message) for warning in recwarn) == told
+        recwarn.clear()
