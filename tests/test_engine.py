@@ -501,18 +501,23 @@ def test_progress_is_shown_to_those_who_ask(wanted, capsys):
     ("minimal", "SETTLED", (1, 10**6)), ("maximum", "MANY", (1, 10**6)),
     ("geometry", "WAITING", (1, 10**6)), ("geometry", "WAIT", (0, 2**60)), ("geometry", "WIDTH", (1, 10**6)),
     ("geometry", "UNCLEAR", (1, 80)), ("geometry", "MOST_MARGIN", (1e-12, 1e-2)),
-    ("geometry", "MOST_ERROR", (1e-9, 1.0)),
+    ("geometry", "MOST_ERROR", (1e-9, 1.0)), ("geometry", "MANY_INPUTS", (10**4, 10**8)),
 ])
 def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
     "They decide what is computed when, and by which route."
     x, y = correlated(20, 60)
     x[19] = x[0] + 1e-5 * x[1]
-    before = maximum_match(x, y, 0.65), minimal_matches(x, y, 0.65, seed=0), match_levels(x, y)
-    assert len(set(before[1].values())) > 10
+    z = np.concatenate([x, y])
+    def found():
+        geometry = Geometry.from_gram(z @ z.T, 20) if name == "MANY_INPUTS" else Geometry.from_vectors(x, y)
+        matches = maximum_match(geometry, eps=0.65), minimal_matches(geometry, eps=0.65, seed=0)
+        return matches, match_levels(geometry).x
+    matches, levels = found()
+    assert len(set(matches[1].values())) > 10
     for value in values:
         monkeypatch.setattr(f"subspace_match.algorithms.{module}.{name}", value)
-        assert (maximum_match(x, y, 0.65), minimal_matches(x, y, 0.65, seed=0)) == before[:2]
-        assert np.allclose(match_levels(x, y).x, before[2].x, rtol=5e-3 if name == "MOST_MARGIN" else 1e-4)
+        assert found()[0] == matches
+        assert np.allclose(found()[1], levels, rtol=5e-3 if name == "MOST_MARGIN" else 1e-4)
 
 
 def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):

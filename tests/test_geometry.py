@@ -469,7 +469,7 @@ def test_what_is_dropped_moves_distances_by_its_share_of_the_least_that_is_kept(
     fit = engine.fit_rows(z, slice(0, 3), torch.arange(3), TOLERANCE)
     assert fit.distance == pytest.approx(float(s[2] / s[1]), rel=1e-3) and s[1] < 1e-3
     first_and_last = engine.fit_rows(z, slice(0, 3), torch.tensor([0, 2]), TOLERANCE)
-    assert first_and_last.distance == pytest.approx(0.5e-11, rel=1e-3)     # singular values 2**.5 and 2**-.5 * 1e-11
+    assert first_and_last.distance == pytest.approx(0.5e-11, rel=1e-3, abs=0)    # 2**-.5 * 1e-11 over 2**.5
 
 
 @pytest.mark.filterwarnings("ignore:some neurons are nearly dependent")
@@ -634,7 +634,7 @@ def test_errors_of_a_fit_grow_with_what_centring_took_away():
     assert engine.fit_rows(rest, own, j, TOLERANCE).root == 0
     for d, roundings in ((0, 4), (84, 10)):      # of four neurons, and of d inputs that were summed up
         distance = engine.fit_rows(rest, own, j, TOLERANCE, d=d).distance
-        assert distance == pytest.approx(roundings * 2.0**-52 * (1 + (reach - 1) ** 0.5), rel=1e-6)
+        assert distance == pytest.approx(roundings * 2.0**-52 * (1 + (reach - 1) ** 0.5), rel=1e-6, abs=0)
     smallest = float(torch.linalg.svdvals(torch.cat([z[:3], one]))[-1])
     assert smallest / 20 < gram.least <= rows.least < smallest and rows.stretch == engine.stretch_of(size) > 10
 
@@ -805,5 +805,5 @@ def test_rounding_of_a_remainder_grows_with_its_coefficients(ask):
     e = engine.remainders(pair, torch.arange(3), torch.tensor([4]))(c)
     rest = geometry.vectors[4] - c[:, 0] @ geometry.vectors[:3]
     assert torch.allclose(e.squared, rest @ rest) and torch.allclose(e.slope[:, 0], geometry.vectors[:3] @ rest)
-    assert e.rounding.item() == pytest.approx(engine.rounding(5, 30) * (1 + 5), rel=1e-12)
-    assert e.error.item() == pytest.approx(0 if ask else geometry.gram_noise(5) * (1 + 25), rel=1e-12)
+    assert e.rounding.item() == pytest.approx(engine.rounding(5, 30) * (1 + 5), rel=1e-12, abs=0)
+    assert e.error.item() == pytest.approx(0 if ask else geometry.gram_noise(5) * (1 + 25), rel=1e-12, abs=0)
