@@ -529,7 +529,7 @@ def test_simple_matches_do_not_depend_on_what_is_remembered(monkeypatch):
 
 
 @pytest.mark.parametrize("nodes", [None, 1, 100])
-def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
+def test_neurons_that_several_share_get_the_same_matches(nodes, monkeypatch):
     "And no trial is made twice."
     trials, tried = [], minimal.tried
     monkeypatch.setattr(minimal, "tried", lambda *args: trials.append(1) or tried(*args))
@@ -543,7 +543,7 @@ def test_neurons_that_processes_share_get_the_same_matches(nodes, monkeypatch):
         assert minimal_matches(Geometry.from_gram(gram, 20, d), eps=0.65) == alone
 
 
-def test_what_processes_share_makes_up_the_same_geometry():
+def test_what_is_shared_makes_up_the_same_geometry():
     for affine in (False, True):
         geometry = Geometry.from_vectors(*correlated(20, 60), affine=affine)
         again = Geometry(*(torch.as_tensor(z) if isinstance(z, np.ndarray) else z for z in minimal.pack(geometry)))
@@ -634,11 +634,19 @@ def test_levels_come_from_the_vectors_where_inner_products_are_not_precise_enoug
             left = left - Match(*([worst[1]] if worst[0] == side else [] for side in "xy"))
 
 
-def test_levels_tell_where_spans_turn_as_neurons_leave(recwarn):
+@pytest.mark.parametrize("more, far, told", [(1e-10, 0.7, True), (1e-11, 0.7, False), (1e-11, 0.01, True),
+                                             (0, 0.01, False)])
+def test_levels_tell_where_spans_turn_as_neurons_leave(more, far, told, recwarn):
     "y[2] is dropped beside y[0], and turns what y[1] adds to it; an exact copy turns nothing."
-    e = np.eye(3)
-    for more, told in ((1e-10 * e[2], True), (0, False)):
-        y = np.array([e[0], e[0] + 3e-7 * e[1], e[0] + more])
-        match_levels(e[1:2] + e[2:3], y)
-        assert any("spans turn" in str(warning.message) for warning in recwarn) == told
-        recwarn.clear()
+    e = np.eye(4)
+    levels = match_levels(e[:1] + far * e[3:], np.array([e[0], e[0] + 3e-7 * e[1], e[0] + more * e[2]]))
+    assert levels.x[0] == pytest.approx(far / (1 + far**2) ** 0.5, rel=1e-3)
+    assert any("spans turn" in str(warning.message) for warning in recwarn) == told
+
+
+def test_levels_within_the_tolerance_of_zero_are_zero():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 20))
+    y = rng.normal(size=(5, 5)) @ x + 1e-10 * rng.normal(size=(5, 20))
+    levels = match_levels(x, y)
+    assert not levels.x.any() and not levels.y.any()

@@ -1,6 +1,7 @@
 """The pieces of the engine, each held to what its docstring says."""
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -807,3 +808,24 @@ def test_rounding_of_a_remainder_grows_with_its_coefficients(ask):
     assert torch.allclose(e.squared, rest @ rest) and torch.allclose(e.slope[:, 0], geometry.vectors[:3] @ rest)
     assert e.rounding.item() == pytest.approx(engine.rounding(5, 30) * (1 + 5), rel=1e-12, abs=0)
     assert e.error.item() == pytest.approx(0 if ask else geometry.gram_noise(5) * (1 + 25), rel=1e-12, abs=0)
+
+
+def test_warnings_go_to_whoever_asked_once_and_in_the_name_of_the_line_that_asked():
+    def work(*messages):
+        for message in messages: engine.tell(message)
+        if "fails" in messages: raise ValueError("told all the same")
+
+    @engine.warns_once
+    def asked(*messages):
+        work(*messages, *messages)
+        return list(engine.told([engine.reported(work, "elsewhere"), (None, ["elsewhere"])]))
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert engine.reported(work, "b", "a", "b") == (None, ["b", "a"])
+        assert asked("here") == [None, None]
+        with pytest.raises(ValueError, match="told all the same"): asked("fails")
+        with pytest.raises(ValueError): engine.reported(work, "fails")
+        work("alone", "alone")
+    assert [str(warning.message) for warning in said] == ["here", "elsewhere", "fails", "alone", "alone"]
+    assert {warning.filename for warning in said} == {__file__}
