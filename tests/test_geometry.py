@@ -317,9 +317,11 @@ def test_what_the_inner_products_of_vectors_lack_is_less_than_the_noise():
         exactly = {"rel": 1e-9, "abs": 0}
         known, unknown = (from_gram(geometry.gram, n, known) for known in (d, None))
         assert geometry.gram_noise(6) == pytest.approx((12 + (6 * d) ** 0.5) * 2.0**-52, **exactly)
-        assert known.gram_noise(6) == geometry.gram_noise(6) and geometry.root_noise(6) == 0
+        every = torch.arange(2 * n)
+        assert known.gram_noise(6) == geometry.gram_noise(6) and geometry.root_noise(every, geometry.coordinates) == 0
         assert unknown.gram_noise(6) == pytest.approx((12 + 6e6**0.5) * 2.0**-52, **exactly)
-        root, lack = known.coordinates.numpy(), known.root_noise(6) - known.gram_noise(6)
+        root = known.rows(every).numpy()
+        lack = known.root_noise(every, torch.as_tensor(root)) - known.gram_noise(2 * n)
         assert lack == pytest.approx(np.linalg.norm(root @ root.T - known.unit_gram.numpy()), rel=1e-6) and lack < 1e-12
 
 
@@ -829,3 +831,21 @@ def test_warnings_go_to_whoever_asked_once_and_in_the_name_of_the_line_that_aske
         work("alone", "alone")
     assert [str(warning.message) for warning in said] == ["here", "elsewhere", "fails", "alone", "alone"]
     assert {warning.filename for warning in said} == {__file__}
+
+
+def test_rows_of_some_neurons_are_a_root_for_these_alone(monkeypatch):
+    "Of the Gram matrix of many, only that of the few who are left is taken a root of."
+    z = shortened(torch.cat([vectors(5, 9), torch.zeros(1, 9), vectors(4, 9, 1)]), [1] * 5 + [0] + [1] * 4).nan_to_num()
+    known, index = Geometry.from_gram(z @ z.T, 5, n_samples=9), torch.tensor([1, 2, 5, 7])
+    rows = known.rows(index)
+    assert torch.allclose(rows @ rows.T, known.unit_gram[index][:, index], atol=1e-14) and not rows[2].any()
+    assert torch.equal(Geometry.from_vectors(z[:5], z[5:]).rows(index).norm(dim=1) > 0, rows.norm(dim=1) > 0)
+    assert 0 < known.root_noise(index, rows) - known.gram_noise(4) < 1e-14
+    sizes, root = [], engine.gram_root
+    monkeypatch.setattr(engine, "gram_root", lambda gram: sizes.append(len(gram)) or root(gram))
+    keep = torch.zeros(10, dtype=torch.bool).index_fill_(0, index, True)
+    distances, ends = known.distances(keep), known.interval(keep)
+    assert (ends.least <= distances + 1e-12).all() and (distances <= ends.most).all() and not distances[~keep].any()
+    assert torch.allclose(distances, Geometry.from_vectors(z[:5], z[5:]).distances(keep), atol=1e-7)
+    Pair(known, keep.index_fill(0, torch.tensor([5]), False)).fit(stable=True)
+    assert sizes == [4, 4, 3]

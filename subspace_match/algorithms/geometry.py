@@ -235,9 +235,10 @@ class Geometry:
         keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
     ) -> Annotated[Tensor, "N"]:
         "Relative distance of kept neurons from the span of the other side's kept ones; others get 0. Stable."
-        rows, distance = self.coordinates, torch.zeros_like(self.norms)
-        for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
-            distance[own] = residual_norms(rows[own], rows[other], self.tolerance)
+        (x, y), distance = self.sides(keep), torch.zeros_like(self.norms)
+        rows = self.rows(torch.cat([x, y])).split([len(x), len(y)])
+        for own, z, other in zip((x, y), rows, reversed(rows)):
+            distance[own] = residual_norms(z, other, self.tolerance)
         return distance
 
     def interval(
@@ -245,10 +246,12 @@ class Geometry:
         keep: Annotated[Tensor, "N"],  # bool: the pair of sets in question
     ) -> Interval:
         "`Interval` of these distances; (N,) each."
-        rows, ends = self.coordinates, Interval(torch.zeros_like(self.norms), torch.zeros_like(self.norms))
-        noise = self.root_noise(int(keep.sum()))
-        for own, other in zip(self.sides(keep), reversed(self.sides(keep))):
-            of_own = residual_interval(rows[own], rows[other], self.tolerance, noise, self.summed)
+        (x, y), ends = self.sides(keep), Interval(torch.zeros_like(self.norms), torch.zeros_like(self.norms))
+        index = torch.cat([x, y])
+        z = self.rows(index)
+        noise, rows = self.root_noise(index, z), z.split([len(x), len(y)])
+        for own, mine, other in zip((x, y), rows, reversed(rows)):
+            of_own = residual_interval(mine, other, self.tolerance, noise, self.summed)
             for end, distances in zip(ends, of_own): end[own] = distances
         return ends
 
@@ -266,15 +269,17 @@ class Geometry:
         "The norm of what rounding did to the inner products of `n` neurons, as a number that multiplies 1 + ‖c‖²."
         return rounding(n, n * (MANY_INPUTS if self.n_samples is None else self.n_samples))
 
-    @cached_property
-    def root_error(self) -> float:
-        "The norm of what the inner products of `coordinates` lack of those that they are a root of."
-        rows = self.coordinates
-        return float(torch.linalg.matrix_norm(torch.addmm(self.unit_gram, rows, rows.T, alpha=-1)))
+    def rows(self, index: Annotated[Tensor, "n"]) -> Annotated[Tensor, "n k"]:
+        "Rows with the inner products of some neurons: of the `coordinates`, or a root for these alone."
+        if self.vectors is not None: return self.coordinates[index]
+        part = submatrix(self.unit_gram, index, index)
+        return gram_root(part) * (part.diagonal() > 0)[:, None]
 
-    def root_noise(self, n: int) -> float:
-        "`gram_noise` where `coordinates` are a root, and `root_error`; 0 where there are vectors."
-        return self.gram_noise(n) + self.root_error if self.vectors is None else 0.0
+    def root_noise(self, index: Annotated[Tensor, "n"], rows: Annotated[Tensor, "n k"]) -> float:
+        "`gram_noise` where `rows` are a root, and what it lacks of its square; 0 where there are vectors."
+        if self.vectors is not None: return 0.0
+        lack = torch.addmm(submatrix(self.unit_gram, index, index), rows, rows.T, alpha=-1)
+        return self.gram_noise(len(index)) + float(torch.linalg.matrix_norm(lack))
 
     def sides(self, keep: Annotated[Tensor, "N"]) -> tuple[Annotated[Tensor, "m_x"], Annotated[Tensor, "m_y"]]:
         "Indices of the kept neurons of each network."
@@ -760,8 +765,8 @@ class _Fitted:
 
     def fits_from_rows(self, present: list[Annotated[Tensor, "_"]]) -> list[Fit]:
         "A `fit_rows` of each side."
-        z, noise = self.geometry.coordinates[self.index], self.geometry.root_noise(len(self.index))
-        tolerance, d = self.geometry.tolerance, self.geometry.summed
+        z, tolerance, d = self.geometry.rows(self.index), self.geometry.tolerance, self.geometry.summed
+        noise = self.geometry.root_noise(self.index, z)
         return [fit_rows(z, own, j, tolerance, noise, d) for own, j in zip(self.halves(), present)]
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #7d08532b
