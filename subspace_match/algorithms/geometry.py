@@ -179,6 +179,23 @@ def told(done: Iterable[tuple[Any, list[str]]]) -> Iterator[Any]:
         for message in messages: tell(message)
         yield result
 
+# %% ../../nbs/algorithms/11_geometry.ipynb #52bb49f7
+def some_columns(matrix: Annotated[Tensor, "m n"], columns: Annotated[Tensor, "q"]) -> Annotated[Tensor, "m q"]:
+    "`matrix[:, columns]`, in a third of the time."
+    return matrix.gather(1, columns.expand(len(matrix), -1))
+
+
+def submatrix(
+    matrix: Annotated[Tensor, "m n"],
+    rows: Annotated[Tensor, "p"],
+    columns: Annotated[Tensor, "q"],
+) -> Annotated[Tensor, "p q"]:
+    "`matrix[rows][:, columns]`, in a third of the time, and a block at a time: without a copy of all these rows."
+    part = matrix.new_empty(len(rows), len(columns))
+    for some, out in zip(rows.split(128), part.split(128)):
+        torch.gather(matrix.index_select(0, some), 1, columns.expand(len(some), -1), out=out)
+    return part
+
 # %% ../../nbs/algorithms/11_geometry.ipynb #fd4e2580
 MANY_INPUTS = 10**6  # as many are allowed for where a Gram matrix comes without their number
 
@@ -483,23 +500,6 @@ def new_span(own: slice, table: Annotated[Tensor, "m n"], ways: Annotated[Tensor
     "The `Span` of a table from which nothing is deleted yet."
     diagonal = table[:, own].diagonal()
     return Span(own, table, ways, diagonal, diagonal, table[:0, own], table[:0], ways[:, :0])
-
-
-def some_columns(matrix: Annotated[Tensor, "m n"], columns: Annotated[Tensor, "q"]) -> Annotated[Tensor, "m q"]:
-    "`matrix[:, columns]`, in a third of the time."
-    return matrix.gather(1, columns.expand(len(matrix), -1))
-
-
-def submatrix(
-    matrix: Annotated[Tensor, "m n"],
-    rows: Annotated[Tensor, "p"],
-    columns: Annotated[Tensor, "q"],
-) -> Annotated[Tensor, "p q"]:
-    "`matrix[rows][:, columns]`, in a third of the time, and a block at a time: without a copy of all these rows."
-    part = matrix.new_empty(len(rows), len(columns))
-    for some, out in zip(rows.split(128), part.split(128)):
-        torch.gather(matrix.index_select(0, some), 1, columns.expand(len(some), -1), out=out)
-    return part
 
 
 def rows_of(span: Span, j: Annotated[Tensor, "_"] | slice, columns: slice = slice(None)) -> Annotated[Tensor, "_ _"]:
