@@ -134,6 +134,15 @@ def test_no_eps_and_names_that_differ(images):
     assert len(plot_eps(table).get_legend().get_texts()) == 3
 
 
+def test_many_layers_leave_room_for_their_curves():
+    matplotlib.use("Agg")
+    table = pd.DataFrame([{"layer": f"stage4.block{k}.relu1", "depth": k, "eps": eps, "similarity": eps}
+                          for k in range(40) for eps in (0.1, 0.9)])
+    ax = plot_eps(table)
+    ax.figure.canvas.draw()
+    assert ax.get_window_extent().height > 0.6*ax.figure.bbox.height and len(ax.get_legend().get_texts()) == 40
+
+
 def test_html_shows_every_number_and_no_markup_of_a_name(loader):
     comparison = compare({"<b>": network(0), "other": network(1)}, loader)
     html = comparison._repr_html_()

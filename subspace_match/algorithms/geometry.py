@@ -366,8 +366,8 @@ def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
     constant = float(torch.linalg.vector_norm(size[size <= tolerance]))
     near, turning = short < 2 * UNCLEAR * tolerance, UNCLEAR * constant > tolerance * short
     if near or turning:
-        tell("some neurons are nearly constant: they differ from their mean by "
-                      f"{short if near else constant:.0e} of their length; rounding may decide which of them match")
+        tell(f"some neurons are nearly constant: they differ from their mean by {short if near else constant:.0e} of "
+             "their length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 @warns_once
@@ -659,8 +659,8 @@ def fit_rows(
     rank = int((s > tolerance).sum())
     stretch = stretch_of(size)
     if ((s > tolerance / UNCLEAR / stretch) & (s < tolerance * UNCLEAR * stretch)).any():
-        tell("some neurons are nearly dependent, or, affine, nearly constant: singular values "
-                      f"near {tolerance:.0e}; rounding may decide which of them match")
+        tell("some neurons are nearly dependent, or, affine, nearly constant: singular values near "
+             f"{tolerance:.0e}; rounding may decide which of them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T

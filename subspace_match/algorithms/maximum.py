@@ -40,8 +40,7 @@ def as_geometry(
     n, d = min(geometry.n_x, geometry.n_y), geometry.n_samples or 0
     if n >= max(d, MANY):
         tell(f"x and y have {geometry.n_x} and {geometry.n_y} neurons (rows) and only {d} inputs (columns), "
-                      "which any neurons span; "
-                      "are they transposed?")
+             "which any neurons span; are they transposed?")
     return geometry
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #f4bb84e0
@@ -68,9 +67,8 @@ def resolved_eps(geometry: Geometry, eps: float | None) -> float:
     "`eps` checked; warns where it is finer than the geometry resolves."
     eps = check_eps(eps)
     if eps < GRAM_TOLERANCE and geometry.vectors is None:
-        tell(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count "
-                      "as 0. "
-                      "Accumulate a factor instead (accumulate_factor).")
+        tell(f"eps={eps:g} is finer than a Gram matrix resolves: distances below {GRAM_TOLERANCE:.0e} count as "
+             "0. Accumulate a factor instead (accumulate_factor).")
     return eps
 
 # %% ../../nbs/algorithms/12_maximum_match.ipynb #0ac0d18f

@@ -265,7 +265,7 @@ def peak_bytes():
 def resident_bytes():
     "Resident memory of this process by now, from where on `peak_bytes` counts; Linux only, elsewhere its peak."
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not status.exists(): return peak_bytes()
+    if not (status.exists() and os.access(reset, os.W_OK)): return peak_bytes()
     reset.write_text("5")
     return 1024*int(status.read_text().split("VmRSS:")[1].split()[0])
 
@@ -339,13 +339,12 @@ def measure_wide(
 # %% ../../nbs/algorithms/15_speed.ipynb #a1de0005
 def large_row(networks, images, n: int = 4096, layer: str = "stage4.conv2.relu"):
     "Processor seconds of the levels of n + n flattened places, on one thread, and the memory they take (on Linux)."
-    def places(network, part, chosen):
+    def places(network, part):
         flat = record(network, part, [layer])[layer].flatten(1)
-        return flat.T[chosen(flat.shape[1])]
-    def chosen(m): return torch.randperm(m, generator=torch.Generator().manual_seed(0))[:n]
+        return flat.T[torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(0))[:n]]
     torch.set_num_threads(1)
     start = time.process_time()
-    gram, _, d = accumulate_gram(torch.cat([places(network, part, chosen) for network in networks])
+    gram, _, d = accumulate_gram(torch.cat([places(network, part) for network in networks])
                                  for part in images.split(500))
     accumulated, size = time.process_time() - start, gram.nbytes
     geometry = Geometry.from_gram(gram, n, d)

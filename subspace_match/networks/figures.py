@@ -213,8 +213,10 @@ def plot_eps(
     >>> plot_eps(table).get_xlabel()
     'ε'
     """
-    ax, table = _axes(ax, 5.4, 3.4), _by_depth(table)
+    table = _by_depth(table)
     layers = list(table.layer.unique())
+    columns = -(-len(layers)//16)
+    ax = _axes(ax, 3.5 + 1.9*columns, 3.4)
     mean = table.groupby(["layer", "eps"], sort=False, as_index=False).similarity.mean()
     names = dict(zip(layers, _short(layers)))
     sns.lineplot(
@@ -227,7 +229,7 @@ def plot_eps(
         ax=ax,
     )
     ax.set(xlim=(0, None), ylim=(-0.02, 1.02), xlabel="ε", ylabel="maximum matching similarity", title=title or "")
-    ax.legend(title=None, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    ax.legend(title=None, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, ncols=columns)
     sns.despine(ax=ax)
     return ax
 
