@@ -66,6 +66,5 @@ $(MATHJAX): | $(READY)
 	npm install --silent --no-audit --no-fund --prefix .venv/mathjax mathjax@3.2.2
 
 benchmark: $(READY)  ## measure the fast algorithms against the literal ones, into results/speed
-	python -m subspace_match.experiments.benchmark
-	python -m subspace_match.experiments.benchmark --profile threads
-	python -m subspace_match.experiments.benchmark --profile parallel
+	set -e; for profile in full threads parallel versions constants; do \
+		python -m subspace_match.experiments.benchmark --profile $$profile; done

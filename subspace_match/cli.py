@@ -403,6 +403,11 @@ def some_folds(value: int) -> int:
     if value == 1 or value < 0: raise typer.BadParameter("folds are at least 2, or 0 for none")
     return value
 
+def some_jobs(value: int | None) -> int | None:
+    "A number of jobs, counted back from the cores where negative, or none. Raises `typer.BadParameter` for 0."
+    if value == 0: raise typer.BadParameter("0 does nothing; -1 is one a core")
+    return value
+
 def grid_of(text: str | None) -> tuple[int, int] | None:
     "Rows and columns, as 7,7, or none. Raises `typer.BadParameter` for anything else."
     if text is None: return None
@@ -521,7 +526,8 @@ NeuronAxis = Annotated[Optional[int],
                        typer.Option(help="which axis counts neurons, where the type of a layer does not tell")]
 Memory = Annotated[Optional[float], typer.Option(callback=positive, help="GB that sums may take",
                                                  show_default="half of what is free")]
-NJobs = Annotated[Optional[int], typer.Option(help="pairs of layers at a time; -1: one a core", show_default="1")]
+NJobs = Annotated[Optional[int], typer.Option(callback=some_jobs, show_default="1",
+                                              help="pairs of layers at a time; -1: one a core")]
 InputsKept = Annotated[int, typer.Option(min=0, help="keep so many images for RSA, neighbours and RBF-CKA")]
 Every = Annotated[int, typer.Option(min=1, help="use every n-th validation image only")]
 OutFolder = Annotated[Optional[Path],
@@ -807,14 +813,17 @@ def simple_command(
     eps: Annotated[list[float], typer.Option(callback=eps_values, help="may be given several times")] = [0.3, 0.5],
     rounds: Annotated[int, typer.Option(min=1, help="rounds of the randomised Algorithm 2")] = 3,
     seed: Annotated[int, typer.Option(help="decides the rounds")] = 0,
-    every: Every = 1, runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
+    every: Every = 1,
+    n_jobs: Annotated[Optional[int], typer.Option(callback=some_jobs, show_default="1",
+                                                  help="rounds at a time; -1: one a core")] = None,
+    runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
 ) -> None:
     "Estimate the simple matches of all pairs (paper, §5.2, Figure 2); write a table and a figure of their sizes."
     from subspace_match.experiments.pieces import simple
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     specs, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/simple")/f"{name}.csv"
-    failures = simple(specs, images, out, list(layers), list(eps), rounds, seed, every, where)
+    failures = simple(specs, images, out, list(layers), list(eps), rounds, seed, every, where, n_jobs)
     _report(out, failures)
 
 # %% ../nbs/networks/28_command_line.ipynb #de33a769
@@ -824,7 +833,7 @@ def dynamics_command(
     data: Data = "digits", data_folder: DataFolder = None, image_size: ImageSize = None, title: Title = None,
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
-    every: Every = 1, runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
+    every: Every = 1, n_jobs: NJobs = None, runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
     calibrate: Annotated[bool,
                          typer.Option("--calibrate",
                                       help="give the batch norms of untrained networks the statistics of training "
@@ -835,7 +844,7 @@ def dynamics_command(
     images, width, where = _start(data, data_folder, image_size, title, root, arch, width, device)
     folders, name = chosen_networks(networks, run_name(images, arch, width, data_folder), seeds, runs)
     out = out or Path("results/dynamics")/f"{name}{'-calibrated' if calibrate else ''}.csv"
-    _report(out, dynamics(folders, images, out, every, list(layers), where, calibrate))
+    _report(out, dynamics(folders, images, out, every, list(layers), where, calibrate, n_jobs))
 
 # %% ../nbs/networks/28_command_line.ipynb #24175521
 @command

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import eps_values, independent_instances, instances, noisy_instances
 from subspace_match.theory import reference
 from subspace_match.theory.counterexamples import hyperplane_instance, hyperplane_matches, orthogonal_instance
-from subspace_match.algorithms import maximum
+from subspace_match.algorithms import maximum, simple
 from subspace_match.algorithms.geometry import Geometry, Pair
 from subspace_match.theory.match import Match, is_match
 from subspace_match.algorithms.maximum import match_levels, maximum_match
@@ -382,6 +382,14 @@ def test_rounds_that_processes_share_give_the_same_estimate():
     x, y = medium(0, n=8, d=30)
     alone = sample_simple_matches(x, y, 0.4, rounds=2, seed=3)
     assert alone and sample_simple_matches(x, y, 0.4, rounds=2, seed=3, n_jobs=2) == alone
+
+
+def test_neurons_that_processes_share_give_the_same_decomposition(monkeypatch):
+    x, y = medium(0, n=8, d=30)
+    inner, jobs = simple.minimal_matches, []
+    monkeypatch.setattr(simple, "minimal_matches", lambda *a, **o: jobs.append(o["n_jobs"]) or inner(*a, **o))
+    alone = decompose(x, y, 0.4, seed=3)
+    assert len(alone) > 1 and decompose(x, y, 0.4, seed=3, n_jobs=2) == alone and jobs == [None, 2]
 
 
 def test_pairs_are_the_simple_matches_of_two():

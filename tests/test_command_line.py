@@ -1,5 +1,6 @@
 """The command line: complete runs, runs that go on, failures that are named."""
 import gzip
+import importlib
 import inspect
 import json
 import os
@@ -351,6 +352,23 @@ def test_snapshots_are_compared_along_the_training(place, tmp_path):
     assert table.groupby("kind").piece.nunique().to_dict() == {"same epoch": 6, "own future": 3, "untrained, other": 6}
     assert table.d.min() == 225
 
+@pytest.mark.parametrize("command, options, callee", [
+    ("simple", ["--layers", "fc2.relu", "--rounds", 2, "--eps", 0.5],
+     "subspace_match.networks.comparison.sample_simple_matches"),
+    ("dynamics", ["--every", 2, "--layers", "fc2.relu"], "subspace_match.networks.comparison._find_all")])
+def test_jobs_share_rounds_and_layers_and_find_the_same(place, tmp_path, monkeypatch, command, options, callee):
+    module, name = callee.rsplit(".", 1)
+    inner, jobs = getattr(importlib.import_module(module), name), []
+    def noted(*arguments, **choices):
+        jobs.append(choices.get("n_jobs", arguments[-1]))
+        return inner(*arguments, **choices)
+    monkeypatch.setattr(callee, noted)
+    for n in (1, 2):
+        result = run(command, *FIRST_TWO, *options, "--n-jobs", n, *folders(place)[:-1], tmp_path/f"{n}.csv")
+        assert result.exit_code == 0, result.output
+    assert {1, 2} <= set(jobs) and (tmp_path/"1.csv").read_text() == (tmp_path/"2.csv").read_text()
+
+
 def test_untrained_networks_are_read_with_batch_norm_where_asked(place, tmp_path):
     results = [run("dynamics", *FIRST_TWO, "--every", 2, *options, *folders(place)[:-1], tmp_path/name)
                for name, options in (("plain.csv", []), ("calibrated.csv", ["--calibrate"]))]
@@ -459,6 +477,8 @@ def test_usage_errors_have_exit_code_2(place):
     (["train", "--root", ""], "--root", "the path is empty"),
     (["visualize", "--matches", ""], "--matches", "the path is empty"),
     (["simple", "--eps", "0.3", "--eps", "1.5"], "--eps", "ε lies in [0, 1), unlike 1.5"),
+    (["simple", "--n-jobs", "0"], "--n-jobs", "0 does nothing; -1 is one a core"),
+    (["dynamics", "--n-jobs", "0"], "--n-jobs", "0 does nothing; -1 is one a core"),
     (["visualize", "--eps", "nan"], "--eps", "ε lies in [0, 1), unlike nan"),
     (["reproduce", "--seeds", "1"], "--seeds", "a comparison needs at least two networks"),
 ])

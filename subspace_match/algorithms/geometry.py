@@ -790,7 +790,7 @@ def knows(errors: Errors, r: float) -> bool:
     return not errors.cautious and margin(errors, r) - errors.wear * errors.root <= MOST_MARGIN * r
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #fda7421e
-WAITING = 64  # so many rows wait before they are worked into the tables
+WAITING = 32  # so many rows wait before they are worked into the tables
 
 
 class Pair(_Fitted):

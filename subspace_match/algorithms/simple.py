@@ -295,6 +295,7 @@ def decompose(
     *,
     match: Match | None = None,  # what to decompose; by default the maximum match
     seed: int | None = None,  # decides which of several decompositions
+    n_jobs: int | None = None,  # processes that share the neurons; None: 1, or what `joblib.parallel_config` says
 ) -> list[Match]:
     """Simple matches whose union is `match`, none of them superfluous (Theorem 5). Raises ValueError where `match` is
     none at `eps`.
@@ -315,7 +316,7 @@ def decompose(
     if match is not None and match != largest:
         raise ValueError(f"not a match at eps = {eps}: {len(match)} neurons, of which {len(largest)} match; decompose "
                          "those")
-    parts = _sorted(set(minimal_matches(geometry, eps=eps, within=largest, seed=seed).values()))
+    parts = _sorted(set(minimal_matches(geometry, eps=eps, within=largest, seed=seed, n_jobs=n_jobs).values()))
     covered, kept = Counter(v for part in parts for v in part.neurons()), []
     for part in reversed(parts):
         if all(covered[v] > 1 for v in part.neurons()): covered.subtract(part.neurons())

@@ -15,11 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..algorithms import geometry, minimal
 from ..theory import reference
 from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
@@ -508,6 +510,26 @@ def time_product(x, y, repeats: int):
     torch.set_num_threads(before)
     return rows
 
+CONSTANTS: dict[tuple[Any, str], tuple[float, ...]] = {   # each with values around its own
+    (geometry, "WAITING"): (2, 8, 32, 128, 512), (geometry, "MOST_ERROR"): (1e-3, 1e-2, 1e-1),
+    (geometry, "MOST_MARGIN"): (1e-5, 1e-4, 1e-3), (minimal, "SETTLED"): (4, 16, 32, 64, 256),
+    (minimal, "FIRST"): (1, 4, 8, 16, 64), (minimal, "MORE"): (1, 2, 4, 16), (minimal, "LESS"): (2, 4, 8, 32)}
+
+def time_constants(x, y, eps, repeats: int):
+    "Rows of processor seconds of all minimal matches by the constants that decide what they cost, in turns."
+    gram, rows = Geometry.from_vectors(x, y), []
+    first = minimal_matches(gram, eps=eps)
+    trials = [(module, name, value) for (module, name), values in CONSTANTS.items() for value in values]
+    for repeat, (module, name, value) in itertools.product(range(repeats), trials):
+        with patch.object(module, name, value):
+            start = time.process_time()
+            found = minimal_matches(gram, eps=eps)
+            took = time.process_time() - start
+        if found != first: raise AssertionError(f"{name} = {value} finds something else")
+        rows.append({"work": "minimal matches", "n": len(x), "d": x.shape[1], "eps": eps, "constant": name,
+                     "value": value, "usual": value == getattr(module, name), "repeat": repeat, "cpu_seconds": took})
+    return rows
+
 def widest(networks, images, d: int):
     "Activations (n, d) of a pair of networks at their widest layer, and at its two widest ones together."
     sets = dict(list(layer_sets(list_layers(networks[0], images[:2])).items())[-2:])
@@ -548,6 +570,19 @@ def measure_threads(
     x, y = widest(networks, images, d)[0]
     with atomic_path(Path(out)/"threads.csv") as part:
         rows = time_threads(x, y, eps_for(x, y, 0.6), repeats)
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+
+def measure_constants(
+    networks, images,      # two networks, and what they see: from `normalised`
+    out: str | Path,       # folder; constants.csv comes into it
+    repeats: int = 2,
+    d: int = 10_000,       # positions
+):
+    "What the constants of the engine cost, on one thread."
+    x, y = widest(networks, images, d)[0]
+    torch.set_num_threads(1)
+    rows = time_constants(x, y, eps_for(x, y, 0.85), repeats)
+    with atomic_path(Path(out)/"constants.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
 
 EARLIER = "7fb6876"   # the commit whose engine is timed beside this one
@@ -595,10 +630,14 @@ def measure_versions(
                                  capture_output=True).stdout
         subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
         engines = {EARLIER: (folder, {}), "one core": (HERE, {}), "all cores": (HERE, {"n_jobs": os.cpu_count()})}
-        rows = [{"share": share, **row} for share in (0.6, 0.95)
+        rows = [{"share": share, **row} for share in (0.6, 0.85, 0.95)
                 for row in time_versions(x, y, eps_for(x, y, share), repeats, engines)]
     with atomic_path(Path(out)/"versions.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+    return {"earlier": EARLIER}
+
+SERIES: dict[str, Any] = {"threads": measure_threads, "parallel": measure_parallel, "versions": measure_versions,
+                          "constants": measure_constants}
 
 # %% ../../nbs/algorithms/15_speed.ipynb #e622c616
 def main(
@@ -607,8 +646,8 @@ def main(
     images: str = "",  # folder of the images that they were trained on
     title: str = "",  # what these images are called
     out: str = "results/speed",  # where the tables go
-    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; large: one large layer of real networks; threads;
-    # parallel: cores; versions: an earlier engine
+    # or tiny; wide-3072, wide-4096: only wide models, see `WIDE`; large: one large layer of real networks; or one of
+    # `SERIES`: threads, parallel (cores), versions (an earlier engine), constants
     profile: str = "full",
     largest: int = 2000,  # leave out layers with more neurons a side
 ):
@@ -626,15 +665,9 @@ def main(
     if profile == "large":
         pd.DataFrame([large_row(networks, normalised(data))]).to_csv(Path(out)/"large.csv", index=False)
         return write_json(Path(out)/"large.json", {**about, **provenance("cpu")})
-    if profile == "parallel":
-        about |= measure_parallel(networks, normalised(data), out)
-        return write_json(Path(out)/"parallel.json", {**about, **provenance("cpu")})
-    if profile == "threads":
-        measure_threads(networks, normalised(data), out)
-        return write_json(Path(out)/"threads.json", {**about, **provenance("cpu")})
-    if profile == "versions":
-        measure_versions(networks, normalised(data), out)
-        return write_json(Path(out)/"versions.json", {**about, "earlier": EARLIER, **provenance("cpu")})
+    if profile in SERIES:
+        about |= SERIES[profile](networks, normalised(data), out) or {}
+        return write_json(Path(out)/f"{profile}.json", {**about, **provenance("cpu")})
     settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
     timings = measure(networks, normalised(data), settings)

@@ -194,6 +194,7 @@ def dynamics(
     layers: Sequence[str] = ("relu",),   # types of module, names, globs
     device: str | torch.device = "cpu",
     calibrate: bool = False,         # give the batch norms of untrained networks the statistics of training images
+    n_jobs: int | None = None,       # layers at a time, see `Comparison.compute`
 ) -> dict[str, str]:
     """Similarity between checkpoints for every layer and ε in `DYNAMICS_EPS`, and the area of living neurons, a piece
     for each pair (Figure 4).
@@ -215,9 +216,9 @@ def dynamics(
     for name in needed if calibrate else ():
         if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
     everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
-                         lazy=True, folds=0, chance=False)
+                         lazy=True, folds=0, chance=False, n_jobs=n_jobs)
     def rows(pair: tuple[str, str], kind: dict) -> tuple[pd.DataFrame, dict]:
-        both = everything.only(*pair)
+        both = everything.only(*pair).compute(n_jobs=n_jobs)
         rows = both.similarity(DYNAMICS_EPS, dead="include").drop(columns=ONLY_WITH_FOLDS)
         areas = both.area(dead="leave out").set_index("layer").area
         return rows.assign(area=rows.layer.map(areas), **kind), {}
@@ -310,6 +311,7 @@ def simple(
     seed: int = 0,                         # decides the rounds
     every: int = 1,                        # use every k-th validation image
     device: str | torch.device = "cpu",
+    n_jobs: int | None = None,             # rounds at a time, see `sample_simple_matches`
 ) -> dict[str, str]:
     """Simple matches of all pairs, a piece for each pair, layer and ε (Figure 2).
 
@@ -328,9 +330,9 @@ def simple(
     missing = {name: piece for name, piece in asked.items() if name not in finished}
     if not missing: return {}
     everything = compare(opened, loader, list(dict.fromkeys(layer for layer, *_ in missing.values())), lazy=True,
-                         folds=0, chance=False)
+                         folds=0, chance=False, n_jobs=n_jobs)
     _refuse_few_samples(everything.layer_pairs.values())
-    pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed) for name, piece in missing.items()}
+    pieces = {name: partial(_simple_piece, everything, *piece, rounds, seed, n_jobs) for name, piece in missing.items()}
     return complete(result, pieces, device)
 
 def _refuse_few_samples(pairs: Iterable[LayerPair]) -> None:
@@ -340,11 +342,11 @@ def _refuse_few_samples(pairs: Iterable[LayerPair]) -> None:
     if few: raise ValueError(f"everything matches where {', '.join(sorted(few))}; use more images")
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2cbc58e6
-def _simple_piece(everything: Comparison, layer: str, a: str, b: str, eps: float, rounds: int, seed: int
-                  ) -> tuple[pd.DataFrame, dict]:
+def _simple_piece(everything: Comparison, layer: str, a: str, b: str, eps: float, rounds: int, seed: int,
+                  n_jobs: int | None = None) -> tuple[pd.DataFrame, dict]:
     "Rows and facts of one pair, layer and ε."
     pair, maximum = everything.layer_pair(layer, a, b), everything.maximum_match(layer, a, b, eps)
-    sampled = everything.simple_matches(layer, a, b, eps, rounds=rounds, seed=seed)
+    sampled = everything.simple_matches(layer, a, b, eps, rounds=rounds, seed=seed, n_jobs=n_jobs)
     missed = [match for match in pair_matches(everything.geometry(layer, a, b), eps=eps) if match not in set(sampled)]
     rows = pd.concat([match_rows(matches).assign(sampled=matches is sampled)
                       for matches in (sampled, missed) if matches] or [pd.DataFrame()])
