@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from examples import Twice, network
+from subspace_match.networks import comparison as comparison_module
 from subspace_match.networks.activations import _bytes
 from subspace_match.networks.changes import diff
 from subspace_match.networks.comparison import EPS, Comparison, _alone, compare
@@ -483,6 +484,23 @@ def test_residuals_turn_with_the_networks():
     assert x.partner[:5].tolist() == list(range(5)) and (x.correlation[:5] > 0.9).all()
     assert set(back.network_a) == {"network 1"}
     assert (there.level >= there.distance - 1e-6).all()
+
+
+def test_jobs_share_the_folds_where_there_is_one_pair(monkeypatch):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(150, 6))
+    networks = {f"{k}": {"layer": shared @ rng.normal(size=(6, 8)) + rng.normal(size=(150, 8))} for k in range(2)}
+    pieces, plain = [], comparison_module.only_piece
+    monkeypatch.setattr(comparison_module, "only_piece", lambda g, piece: pieces.append(piece) or plain(g, piece))
+    with joblib.parallel_config("threading"):
+        for folds, chance, n in ((5, True, 7), (5, False, 6), (0, True, 2), (0, False, 1)):
+            alone = compare(networks, folds=folds, chance=chance)
+            together = compare(networks, folds=folds, chance=chance, n_jobs=3)
+            pd.testing.assert_frame_equal(together.area(), alone.area())
+            pair, same = (next(iter(c.layer_pairs.values())) for c in (together, alone))
+            assert pair.dimensions == same.dimensions and len(pieces) == n, (pieces, folds, chance)
+            assert {k: len(v) for k, v in pair.curves.items()} == {k: len(v) for k, v in same.curves.items()}
+            pieces.clear()
 
 
 def test_pairs_on_a_cluster_of_dask_are_those_of_one_process():

@@ -162,6 +162,18 @@ def test_the_margin_covers_the_error_of_every_distance(n, kind):
             assert (true <= refined(pair, pair.alive, steps=0)[1] + 1e-14)[pair.alive].all()
 
 
+@pytest.mark.parametrize("n, many, size", [(30, 20, 1.4e-8), (6, 1, 1e-3), (6, 3, 1e-3)])
+def test_minimum_matches_are_matches_however_many_neurons_it_takes(n, many, size):
+    q = np.eye(n, 2 * n)
+    x = q.copy()
+    x[0, 1 : 1 + many] = size
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = minimum_matches(x, q)
+    assert all(is_match(x, q, match, 0) for match in found.values()) and found == minimal_matches(x, q, 0)
+    assert len(told) == (size < 1e-7) and all("rounding may decide" in str(warning.message) for warning in told)
+
+
 def test_minimum_matches_refuse_dependent_vectors():
     x = np.eye(3)
     assert set(map(len, minimum_matches(x, x).values())) == {2}

@@ -201,3 +201,15 @@ def test_the_table_of_statements_is_complete_and_every_link_leads_somewhere():
               for cell in notebook_cells(path).values() if cell["cell_type"] == "markdown"
               for label in re.findall(rf"^\*\*((?:{KINDS})\b.*?)\.\*\*", "".join(cell["source"]), re.M)}
     assert stated == set(listed) and len(listed) == len(rows) > 40
+
+
+@pytest.mark.parametrize("x, y", [
+    (np.array([[1, 0, 0]], np.float32), np.array([[1, 1e-7, 0]], np.float32)),
+    (np.eye(2, 3), np.array([[1.0, 0, 0], [1, 2e-8, 0]])),
+    (np.eye(2, 3), np.array([[1.0, 0, 0], [1, 2e-11, 0]]))])
+def test_exhaustive_search_has_the_rule_of_is_match(x, y):
+    pairs = [Match(i, j) for i in reference_subsets(len(x)) for j in reference_subsets(len(y))]
+    assert set(reference.all_matches(x, y, 0)) == {match for match in pairs if is_match(x, y, match, 0)}
+
+
+def reference_subsets(n): return [[i for i in range(n) if mask >> i & 1] for mask in range(2**n)]

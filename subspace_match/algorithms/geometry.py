@@ -190,7 +190,7 @@ def submatrix(
     rows: Annotated[Tensor, "p"],
     columns: Annotated[Tensor, "q"],
 ) -> Annotated[Tensor, "p q"]:
-    "`matrix[rows][:, columns]`, in a third of the time, and a block at a time: without a copy of all these rows."
+    "`matrix[rows][:, columns]`, a block of rows at a time: without a copy of all these rows."
     part = matrix.new_empty(len(rows), len(columns))
     for some, out in zip(rows.split(128), part.split(128)):
         torch.gather(matrix.index_select(0, some), 1, columns.expand(len(some), -1), out=out)
@@ -244,7 +244,9 @@ class Geometry:
         "(N, k) rows with the Gram matrix `unit_gram`: R of a QR factorisation, or a square root of the Gram matrix."
         if self.vectors is None: rows = gram_root(self.unit_gram)
         elif self.n_samples is not None and self.n_samples <= len(self.vectors): rows = self.vectors
-        else: rows = torch.linalg.qr(self.vectors.T, mode="r").R.T
+        else:
+            with threads_for(len(self.vectors) * self.vectors.numel()):
+                rows = torch.linalg.qr(self.vectors.T, mode="r").R.T
         return rows * (self.unit_gram.diagonal() > 0)[:, None]
 
     def distances(
@@ -881,9 +883,10 @@ def refined(
         if len(w) == 0: continue
         own = j + span.own.start
         left = some_columns(span.left, j)
-        c = torch.addmm(submatrix(span.table, j, w), left.T, some_columns(span.right, w), alpha=-1)
-        remainder = remainders(pair, own, w)
-        e = remainder(c)
+        with threads_for(len(j) ** 2 * len(w)):
+            c = torch.addmm(submatrix(span.table, j, w), left.T, some_columns(span.right, w), alpha=-1)
+            remainder = remainders(pair, own, w)
+            e = remainder(c)
         if steps:
             inverse, right = submatrix(span.table, j, own), some_columns(span.right, own)
             def step_from(slope: Annotated[Tensor, "m q"]) -> Annotated[Tensor, "m q"]:

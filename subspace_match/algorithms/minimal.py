@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from subspace_match.algorithms.geometry import (
-    Geometry, Pair, fails_above, reported, rows_of, some_columns, submatrix, threads_for, told, warns_once, ways_of,
+    Geometry, Pair, fails_above, reported, rows_of, some_columns, submatrix, tell, threads_for, told, warns_once,
+    ways_of,
 )
 from ..theory.inputs import Array, check_neuron
 from ..theory.match import Match
@@ -49,8 +50,9 @@ def closure(
 ) -> Annotated[Tensor, "n n"]:
     "Reachability: if u takes t along and t takes w along, then u takes w along."
     while True:
-        a = takes.float()
-        further = a @ a > 0
+        with threads_for(len(takes) ** 3):
+            a = takes.float()
+            further = a @ a > 0
         if torch.equal(further, takes): return takes
         takes = further
 
@@ -62,10 +64,11 @@ def extend(
     "The closure of both together, at the cost of the few columns that get something new: neurons with new needs."
     columns = (further & ~takes).any(0).nonzero()[:, 0]
     if len(columns) == 0: return takes
-    old = takes.float()
-    step = old @ (some_columns(takes, columns) | some_columns(further, columns)).float() > 0
-    reach = step.float() @ closure(step[columns]).float() > 0
-    return takes | (reach.float() @ old[columns] > 0)
+    with threads_for(len(columns) * takes.numel()):
+        old = takes.float()
+        step = old @ (some_columns(takes, columns) | some_columns(further, columns)).float() > 0
+        reach = step.float() @ closure(step[columns]).float() > 0
+        return takes | (reach.float() @ old[columns] > 0)
 
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #226939cf
@@ -363,6 +366,8 @@ def minimal_matches(
 
 # %% ../../nbs/algorithms/13_minimal_matches.ipynb #aa7b40e1
 @warns_once
+@threads_for()
+@torch.inference_mode()   # no gradients: every small step costs less
 def minimum_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry
     y: Annotated[Array, "n_y d"] | None = None,
@@ -384,5 +389,11 @@ def minimum_matches(
     takes, found = closure(taken_along(pair, 0.0, everyone)), {}
     for i, whole in zip(pair.index.tolist(), takes.T):
         members = torch.zeros_like(null).index_fill_(0, pair.index[whole], True)
+        alone = Pair(pair.geometry, members)
+        alone.fit(stable=True)
+        if not certain(alone, 0.0):
+            tell("some neurons need many others, each so little that rounding may decide whether; such neurons get a "
+                 "minimal match")
+            return minimal_matches(pair.geometry, eps=0.0)
         found[neuron_name(pair.geometry, i)] = as_match(pair.geometry, members)
     return found

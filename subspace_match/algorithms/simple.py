@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..theory.inputs import Array, check_eps, check_neuron
 from ..theory.match import Match
-from .geometry import Geometry, outside, reported, tell, told, warns_once
+from .geometry import Geometry, outside, reported, tell, threads_for, told, warns_once
 from .maximum import as_geometry, maximum_match, resolved_eps
 from .minimal import minimal_match, minimal_matches
 
@@ -214,6 +214,7 @@ def simple_matches(
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #bf738b0a
 @warns_once
+@threads_for()
 @torch.inference_mode()
 def pair_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +28,7 @@ from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
 from ..networks.data import load_data
 from ..networks.files import atomic_path, provenance, write_json
-from ..algorithms.geometry import Geometry, accumulate_gram, products
+from ..algorithms.geometry import Geometry, Pair, accumulate_gram, products
 from ..algorithms.maximum import match_levels, maximum_match
 from ..algorithms.minimal import minimal_matches
 from ..theory.match import Match
@@ -530,6 +531,22 @@ def time_constants(x, y, eps, repeats: int):
                      "value": value, "usual": value == getattr(module, name), "repeat": repeat, "cpu_seconds": took})
     return rows
 
+def waiting_costs(x, y, eps) -> dict[str, float]:
+    """What decides how many rows may wait: as how many multiplications it takes to move an entry of a table, and rows
+    between two looks at the tables of a search for all minimal matches.
+    """
+    def shortest(work): return min(timeit.repeat(work, number=1, repeat=20))
+    table, rows = torch.rand(len(x), 2*len(x), dtype=torch.float64), torch.rand(64, 2*len(x), dtype=torch.float64)
+    own, every = torch.arange(len(x)), torch.arange(2*len(x))
+    moving = shortest(lambda: geometry.submatrix(table, own, every))
+    multiplying = shortest(lambda: table.addmm(rows[:, own].T, rows))/len(rows)
+    looks, waited, look, settle = [], [], minimal.looked_at, Pair.settle
+    def looked(*arguments): return looks.append(1) or look(*arguments)
+    def settled(pair): return waited.append(pair.pending()) or settle(pair)
+    with patch.object(minimal, "looked_at", looked), patch.object(Pair, "settle", settled):
+        minimal_matches(x, y, eps)
+    return {"moving": moving/multiplying, "rows_between_looks": sum(waited)/len(looks)}
+
 def widest(networks, images, d: int):
     "Activations (n, d) of a pair of networks at their widest layer, and at its two widest ones together."
     sets = dict(list(layer_sets(list_layers(networks[0], images[:2])).items())[-2:])
@@ -581,9 +598,11 @@ def measure_constants(
     "What the constants of the engine cost, on one thread."
     x, y = widest(networks, images, d)[0]
     torch.set_num_threads(1)
-    rows = time_constants(x, y, eps_for(x, y, 0.85), repeats)
+    eps = eps_for(x, y, 0.85)
+    rows = time_constants(x, y, eps, repeats)
     with atomic_path(Path(out)/"constants.csv") as part:
         pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+    return waiting_costs(x, y, eps)
 
 EARLIER = "7fb6876"   # the commit whose engine is timed beside this one
 

@@ -36,10 +36,13 @@ from subspace_match.networks.layer_pairs import (
     dead_neurons,
     find_levels,
     geometries_in_turn,
+    join_pieces,
     mean_area_row,
     measure_rows,
     neuron_table,
+    only_piece,
     pair_geometries,
+    pieces_of,
     residual_table,
     similarity_rows,
 )
@@ -198,17 +201,32 @@ def _other_way_round(table):
 
 # %% ../../nbs/networks/25_comparison.ipynb #f3a7713d
 def _find_all(comparison, missing, n_jobs):
-    "What `find_levels` finds for each of the pairs, in their order, as it is found, and what it warned of."
-    from joblib import Parallel, delayed, effective_n_jobs
-    how = comparison._reading_of_means
-    if effective_n_jobs(n_jobs) == 1:
-        return (reported(_levels_of, pair.key, comparison._members(pair), how) for pair in missing)
-    tasks = (delayed(reported)(_levels_of, pair.key, _alone(*comparison._members(pair)), how) for pair in missing)
-    return Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    """What `find_levels` finds for each of the pairs, in their order, as it is found, and what it warned of.
 
-def _levels_of(key, members, how):
-    "What `find_levels` finds. Raises `ValueError` that names layer and networks."
-    try: return find_levels(geometries_in_turn(*members, **how))
+    Where there are fewer pairs than jobs, these share the folds.
+    """
+    from joblib import Parallel, delayed, effective_n_jobs
+    how, jobs = comparison._reading_of_means, effective_n_jobs(n_jobs)
+    if jobs == 1: return (reported(_levels_of, pair.key, comparison._members(pair), how) for pair in missing)
+    pieces = [pieces_of(comparison._members(pair)[0]) if len(missing) < jobs else [None] for pair in missing]
+    tasks = (delayed(reported)(_levels_of, pair.key, alone, how, piece) for pair, some in zip(missing, pieces)
+             for alone in [_alone(*comparison._members(pair))] for piece in some)
+    return _joined_in_turn(Parallel(n_jobs=n_jobs, return_as="generator")(tasks), map(len, pieces))
+
+def _joined_in_turn(found, counts):
+    "What was found for each pair, in so many pieces."
+    for n in counts: yield _joined([next(found) for _ in range(n)])
+    for _ in found: raise RuntimeError("more pieces than were asked for")   # joblib comes to its end
+
+def _joined(parts):
+    "What `reported` returns of all pieces of a pair, as one."
+    found, messages = zip(*parts)
+    return join_pieces(found), list(dict.fromkeys(itertools.chain.from_iterable(messages)))
+
+def _levels_of(key, members, how, piece=None):
+    "What `find_levels` finds, of everything or of a piece. Raises `ValueError` that names layer and networks."
+    geometries = geometries_in_turn(*members, **how)
+    try: return find_levels(only_piece(geometries, piece) if piece else geometries)
     except ValueError as error: raise ValueError(f"layer {key[0]} of {key[1]} and {key[2]}: {error}") from error
 
 def _alone(joint, i, j):
@@ -247,8 +265,8 @@ def _find_missing(comparison, progress=None, n_jobs=None):
     "Find all levels that are not known yet; the pairs of layers whose they are."
     missing = [pair for pair in comparison.layer_pairs.values() if not pair.curves]
     places = {}      # message -> layers, in their order
-    for pair, (found, messages) in zip(missing, progress_bar(_find_all(comparison, missing, n_jobs), "matches",
-                                                             len(missing), progress)):
+    every = progress_bar(_find_all(comparison, missing, n_jobs), "matches", len(missing), progress)
+    for (found, messages), pair in zip(every, missing):   # in this order joblib comes to its end
         pair.curves, pair.dimensions = found
         for message in messages: places.setdefault(message, {})[pair.layer] = None
     for message, layers in places.items(): warn(f"{message} (in {_listed(layers)})")
@@ -278,7 +296,8 @@ class _Matches(_LayerPairs):
         return replace(levels, x=levels.y, y=levels.x) if turned else levels
 
     def compute(self, progress: bool | None = None, n_jobs: int | None = None) -> Self:
-        """Find all levels that are not known yet, `n_jobs` pairs of layers at a time. Returns the comparison.
+        """Find all levels that are not known yet, `n_jobs` pairs of layers, or folds of one, at a time. Returns the
+        comparison.
 
         `n_jobs` is joblib's: None is one, or what `joblib.parallel_config` says, which also chooses the backend, such
         as Dask; -1 is all cores.

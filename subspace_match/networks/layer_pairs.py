@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #4bb66f9c
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -98,6 +99,29 @@ def find_levels(
             del train, test
         curves["chance"] = [match_levels(geometry) for geometry in geometries["chance"]]
     return curves, dimensions
+
+def pieces_of(joint: JointGram) -> list[tuple[str, int | None]]:
+    "What `find_levels` does for a pair, in pieces that have nothing to do with each other, for `only_piece`."
+    folds = 0 if joint.fold_samples is None else int((joint.fold_samples > 0).sum())
+    return [("levels", None), *(("without", fold) for fold in range(folds) if folds > 1),
+            *[("chance", None)]*(joint.shifted is not None)]
+
+def only_piece(
+    geometries: Mapping[str, Iterable[Geometry]],   # from `geometries_in_turn`
+    piece: tuple[str, int | None],                  # one of `pieces_of`
+) -> dict[str, Iterable[Geometry]]:
+    "The geometries of one piece."
+    name, k = piece
+    names = ("without", "folds") if name == "without" else (name,)
+    rest: dict[str, Iterable[Geometry]] = dict.fromkeys(geometries, ())
+    return rest | {name: itertools.islice(geometries[name], k, None if k is None else k + 1) for name in names}
+
+def join_pieces(
+    found: Sequence[tuple[dict[str, list[Levels]], int | None]],   # of all pieces, in their order
+) -> tuple[dict[str, list[Levels]], int | None]:
+    "What `find_levels` returns, from what it returns for the pieces."
+    curves = {name: [levels for part, _ in found for levels in part[name]] for name in found[0][0]}
+    return curves, found[0][1]
 
 # %% ../../nbs/networks/25b_layer_pairs.ipynb #5e9d6525
 def dead_neurons(joint: JointGram, centre: bool = False) -> np.ndarray:

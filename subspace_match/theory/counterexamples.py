@@ -16,7 +16,7 @@ import numpy as np
 
 from .inputs import check_activations, check_eps, check_vectors
 from .match import TOLERANCE, Match, span_basis, unit_rows
-from .reference import squared_residuals
+from .reference import distances_from_subsets
 
 # %% ../../nbs/theory/03_counterexamples.ipynb #93234341
 def difference_instance(
@@ -99,7 +99,7 @@ def stability_limit(
     x, y = map(unit_rows, check_activations(np.asarray(x), np.asarray(y)))
     eps = check_eps(eps)
     for name, z in (("x", x), ("y", y)): _check_few(name, len(z))
-    distances = np.concatenate([squared_residuals(z, w, TOLERANCE**2).ravel() ** 0.5 for z, w in ((x, y), (y, x))])
+    distances = np.concatenate([distances_from_subsets(z, w, TOLERANCE).ravel() for z, w in ((x, y), (y, x))])
     above = distances[distances > eps + TOLERANCE]
     return float(above.min()) / eps if eps and len(above) else math.inf
 

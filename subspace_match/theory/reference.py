@@ -12,7 +12,7 @@ __all__ = ['MOST_NEURONS', 'union', 'as_fractions', 'passing_masks', 'match_mask
 import warnings
 from collections.abc import Iterable
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -48,21 +48,42 @@ def as_fractions(
 def squared_residuals(
     z: Annotated[np.ndarray, "k d"],  # floats or fractions
     vectors: Annotated[np.ndarray, "m d"],
-    tiny: float,  # squared remainders up to this count as zero
 ) -> Annotated[np.ndarray, "2**m k"]:
     """Squared distances (2^m, k) of the rows `z` from the spans of all subsets of the rows `vectors`; bit j is row j.
+    Nothing is rounded where the rows are fractions; floats must be clearly independent, or exactly dependent.
 
-    >>> squared_residuals(np.array([[3.0, 4.0]]), np.eye(2), 0)[:, 0].tolist()
+    >>> squared_residuals(np.array([[3.0, 4.0]]), np.eye(2))[:, 0].tolist()
     [25.0, 16.0, 9.0, 0.0]
     """
     rest = np.concatenate([vectors, z])[None]
     for _ in range(len(vectors)):
         q, rest = rest[:, :1], rest[:, 1:]
         norm2 = (q * q).sum(-1, keepdims=True)
-        dependent = norm2 <= tiny
+        dependent = norm2 == 0
         step = np.where(dependent, 0, (rest * q).sum(-1, keepdims=True) / np.where(dependent, 1, norm2))
         rest = np.concatenate([rest, rest - step * q])
     return (rest * rest).sum(-1)
+
+
+def distances_from_subsets(
+    z: Annotated[np.ndarray, "k d"],
+    vectors: Annotated[np.ndarray, "m d"],  # unit vectors
+    tolerance: float,  # singular values up to it are rounding noise
+) -> Annotated[np.ndarray, "2**m k"]:
+    """Distances (2^m, k) of the rows `z` from the spans of all subsets of the rows `vectors`; bit j is row j.
+
+    >>> distances_from_subsets(np.array([[3.0, 4.0]]), np.eye(2), 1e-10)[:, 0].tolist()
+    [5.0, 4.0, 3.0, 0.0]
+    """
+    rows = np.linalg.qr(np.concatenate([z, vectors]).T).R.T  # the same inner products in fewer numbers
+    (z, vectors), distances = np.split(rows, [len(z)]), np.empty((2 ** len(vectors), len(z)))
+    for size in range(len(vectors) + 1):
+        subsets = np.array(list(combinations(range(len(vectors)), size)), dtype=int)
+        s, v = np.linalg.svd(vectors[subsets], full_matrices=False)[1:]
+        v = v * (s > tolerance)[..., None]
+        rest = z - z @ v.swapaxes(1, 2) @ v
+        distances[(1 << subsets).sum(1)] = np.linalg.norm(rest - rest @ v.swapaxes(1, 2) @ v, axis=2)
+    return distances
 
 # %% ../../nbs/theory/02_structure.ipynb #5b2d099d
 def passing_masks(
@@ -70,6 +91,7 @@ def passing_masks(
     vectors: Annotated[np.ndarray, "m d"],
     eps: float | Fraction,  # in [0, 1)
     exact: bool,  # decide over the rational numbers?
+    tolerance: float = TOLERANCE,  # where not: of singular values, and of distances
 ) -> Annotated[np.ndarray, "2**m"]:
     """For every subset of `vectors`, as a bit mask, the mask of the rows of `z` within `eps` of its span: (2^m,) int64.
 
@@ -78,10 +100,9 @@ def passing_masks(
     """
     if exact:
         z, vectors = as_fractions(z), as_fractions(vectors)
-        passing = squared_residuals(z, vectors, 0) <= Fraction(eps) ** 2 * (z * z).sum(1)
+        passing = squared_residuals(z, vectors) <= Fraction(eps) ** 2 * (z * z).sum(1)
     else:
-        r = np.linalg.qr(unit_rows(np.concatenate([z, vectors])).T).R.T
-        passing = squared_residuals(r[: len(z)], r[len(z) :], TOLERANCE**2) <= (eps + TOLERANCE) ** 2
+        passing = distances_from_subsets(unit_rows(z), unit_rows(vectors), tolerance) <= eps + tolerance
     return passing.astype(np.int64) @ (1 << np.arange(len(z)))
 
 # %% ../../nbs/theory/02_structure.ipynb #2e094331
@@ -101,12 +122,13 @@ def match_masks(
     >>> [f"{m:04b}" for m in match_masks(np.eye(2), np.eye(2), 0)]
     ['0000', '0101', '1010', '1111']
     """
-    x, y = check_activations(np.asarray(x), np.asarray(y))
+    x, y = np.asarray(x), np.asarray(y)
+    tolerance, (x, y) = tolerance_of(x, y), check_activations(x, y)
     check_eps(eps)
     if len(x) + len(y) > MOST_NEURONS:
         raise ValueError(f"exhaustive search over {len(x)} + {len(y)} neurons would look at 2^{len(x) + len(y)} pairs; "
                          f"at most {MOST_NEURONS} neurons in all, or use the algorithms")
-    ok_x, ok_y = passing_masks(x, y, eps, exact), passing_masks(y, x, eps, exact)
+    ok_x, ok_y = (passing_masks(*sides, eps, exact, tolerance) for sides in ((x, y), (y, x)))
     X, Y = np.arange(len(ok_y)), np.arange(len(ok_x))[:, None]
     Y, X = np.nonzero((X & ~ok_x[:, None] == 0) & (Y & ~ok_y == 0))
     return np.sort(X | Y << len(x))
