@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..algorithms import geometry, minimal
+from ..algorithms import geometry as tables, minimal as search
 from ..theory import reference
 from ..networks import comparison
 from ..networks.activations import list_layers, neuron_matrix, record, select_layers
@@ -512,9 +512,9 @@ def time_product(x, y, repeats: int):
     return rows
 
 CONSTANTS: dict[tuple[Any, str], tuple[float, ...]] = {   # each with values around its own
-    (geometry, "WAITING"): (2, 8, 32, 128, 512), (geometry, "MOST_ERROR"): (1e-3, 1e-2, 1e-1),
-    (geometry, "MOST_MARGIN"): (1e-5, 1e-4, 1e-3), (minimal, "SETTLED"): (4, 16, 32, 64, 256),
-    (minimal, "FIRST"): (1, 4, 8, 16, 64), (minimal, "MORE"): (1, 2, 4, 16), (minimal, "LESS"): (2, 4, 8, 32)}
+    (tables, "WAITING"): (2, 8, 32, 128, 512), (tables, "MOST_ERROR"): (1e-3, 1e-2, 1e-1),
+    (tables, "MOST_MARGIN"): (1e-5, 1e-4, 1e-3), (search, "SETTLED"): (4, 16, 32, 64, 256),
+    (search, "FIRST"): (1, 4, 8, 16, 64), (search, "MORE"): (1, 2, 4, 16), (search, "LESS"): (2, 4, 8, 32)}
 
 def time_constants(x, y, eps, repeats: int):
     "Rows of processor seconds of all minimal matches by the constants that decide what they cost, in turns."
@@ -538,12 +538,12 @@ def waiting_costs(x, y, eps) -> dict[str, float]:
     def shortest(work): return min(timeit.repeat(work, number=1, repeat=20))
     table, rows = torch.rand(len(x), 2*len(x), dtype=torch.float64), torch.rand(64, 2*len(x), dtype=torch.float64)
     own, every = torch.arange(len(x)), torch.arange(2*len(x))
-    moving = shortest(lambda: geometry.submatrix(table, own, every))
+    moving = shortest(lambda: tables.submatrix(table, own, every))
     multiplying = shortest(lambda: table.addmm(rows[:, own].T, rows))/len(rows)
-    looks, waited, look, settle = [], [], minimal.looked_at, Pair.settle
+    looks, waited, look, settle = [], [], search.looked_at, Pair.settle
     def looked(*arguments): return looks.append(1) or look(*arguments)
     def settled(pair): return waited.append(pair.pending()) or settle(pair)
-    with patch.object(minimal, "looked_at", looked), patch.object(Pair, "settle", settled):
+    with patch.object(search, "looked_at", looked), patch.object(Pair, "settle", settled):
         minimal_matches(x, y, eps)
     return {"moving": moving/multiplying, "rows_between_looks": sum(waited)/len(looks)}
 
