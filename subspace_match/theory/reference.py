@@ -72,7 +72,7 @@ def distances_from_subsets(
 ) -> Annotated[np.ndarray, "2**m k"]:
     """Distances (2^m, k) of the rows `z` from the spans of all subsets of the rows `vectors`; bit j is row j.
 
-    >>> distances_from_subsets(np.array([[3.0, 4.0]]), np.eye(2), 1e-10)[:, 0].tolist()
+    >>> distances_from_subsets(np.array([[3.0, 4.0]]), np.eye(2), 1e-10)[:, 0].round(6).tolist()
     [5.0, 4.0, 3.0, 0.0]
     """
     rows = np.linalg.qr(np.concatenate([z, vectors]).T).R.T  # the same inner products in fewer numbers
