@@ -2,6 +2,9 @@
 definition.
 """
 
+from itertools import chain
+
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -382,6 +385,21 @@ def test_rounds_that_processes_share_give_the_same_estimate():
     x, y = medium(0, n=8, d=30)
     alone = sample_simple_matches(x, y, 0.4, rounds=2, seed=3)
     assert alone and sample_simple_matches(x, y, 0.4, rounds=2, seed=3, n_jobs=2) == alone
+
+
+@pytest.mark.parametrize("n_jobs", [2, 20])
+def test_neurons_that_jobs_share_give_the_same_simple_matches(n_jobs, monkeypatch):
+    parts, in_part = [], simple._in_part
+    def noted(geometry, eps, neurons, limit): return parts.append(neurons) or in_part(geometry, eps, neurons, limit)
+    monkeypatch.setattr(simple, "_in_part", noted)
+    with joblib.parallel_config("threading"):
+        for x, y, eps in small(boundary, 8):
+            assert simple_matches(x, y, eps, n_jobs=n_jobs) == simple_matches(x, y, eps)
+            assert sorted(chain(*parts)) == list(maximum_match(x, y, eps)) and len(parts) == n_jobs
+            parts.clear()
+        x, y = orthogonal_instance(4, 2)
+        with pytest.raises(TooManyMatches) as stopped: simple_matches(x, y, 0.5, limit=4, n_jobs=n_jobs)
+    assert 0 < len(stopped.value.found) and set(stopped.value.found) <= set(simple_matches(x, y, 0.5))
 
 
 def test_neurons_that_processes_share_give_the_same_decomposition(monkeypatch):

@@ -11,11 +11,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
 from ..theory.inputs import Array, check_eps, check_neuron
@@ -183,6 +184,23 @@ def all_minimal_matches(
     return _sorted(remainders.minimal_matches(v, limit))
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #4b04d952
+def _for_all(geometry, eps):
+    "`_Remainders` for the minimal matches of all neurons."
+    return _Remainders(geometry, eps, lambda v, rest: minimal_matches(geometry, eps=eps, within=rest))
+
+def _in_turn(remainders, neurons, limit):
+    "The minimal matches of one neuron after the other, and whether that is all of them; the last one if not."
+    for v in neurons:
+        try: yield remainders.minimal_matches(v, limit), True
+        except TooManyMatches as stopped:
+            yield stopped.found, False
+            return
+
+def _in_part(geometry, eps, neurons, limit):
+    "What `_in_turn` yields, in a process with removals of its own."
+    return list(_in_turn(_for_all(geometry, eps), neurons, limit))
+
+
 @warns_once
 def simple_matches(
     x: Annotated[Array, "n_x d"] | Geometry,  # activation vectors, NumPy or torch; or a Geometry, without `y`
@@ -191,6 +209,7 @@ def simple_matches(
     *,
     limit: int = 100_000,  # the most removals to look at for each neuron
     progress: bool = False,  # show a bar?
+    n_jobs: int | None = None,  # processes that share the neurons; None: 1, or what `joblib.parallel_config` says
 ) -> list[Match]:
     """Every simple match (Definition 4), small ones first, by Theorem 10. Raises TooManyMatches.
 
@@ -206,10 +225,15 @@ def simple_matches(
     [([0], [0]), ([1], [0]), ([1], [2]), ([0, 1], [0, 1]), ([0, 1], [1, 2]), ([0, 1, 2], [0, 1])]
     """
     geometry, eps, found = as_geometry(x, y), check_eps(eps), set()
-    remainders = _Remainders(geometry, eps, lambda v, rest: minimal_matches(geometry, eps=eps, within=rest))
-    for v in tqdm(list(remainders.maximum), desc="neurons", disable=not progress):
-        try: found |= set(remainders.minimal_matches(v, limit))
-        except TooManyMatches as stopped: raise TooManyMatches(_sorted(found | set(stopped.found)), limit) from None
+    remainders, n = _for_all(geometry, eps), effective_n_jobs(n_jobs)
+    neurons = list(remainders.maximum)
+    if n == 1: each = _in_turn(remainders, neurons, limit)
+    else:
+        parts = (delayed(reported)(_in_part, geometry, eps, neurons[k::n], limit) for k in range(n))
+        each = chain.from_iterable(told(Parallel(n_jobs, return_as="generator")(parts)))
+    for matches, finished in tqdm(each, "neurons", len(neurons), disable=not progress):
+        found |= set(matches)
+        if not finished: raise TooManyMatches(_sorted(found), limit)
     return _sorted(found)
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #bf738b0a
