@@ -386,14 +386,14 @@ def minimum_matches(
     if any(len(span.ways) for span in pair.spans):
         raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")
     everyone = torch.arange(len(pair.index), device=pair.index.device)
-    takes, found = closure(taken_along(pair, 0.0, everyone)), {}
-    for i, whole in zip(pair.index.tolist(), takes.T):
-        members = torch.zeros_like(null).index_fill_(0, pair.index[whole], True)
-        alone = Pair(pair.geometry, members)
+    takes = closure(taken_along(pair, 0.0, everyone))
+    def of(whole): return torch.zeros_like(null).index_fill_(0, pair.index[whole], True)
+    for whole in takes.T.unique(dim=0):
+        alone = Pair(pair.geometry, of(whole))
         alone.fit(stable=True)
         if not certain(alone, 0.0):
-            tell("some neurons need many others, each so little that rounding may decide whether; such neurons get a "
-                 "minimal match")
+            tell("some neurons need many others, each so little that rounding may decide whether; minimal matches are "
+                 "returned instead")
             return minimal_matches(pair.geometry, eps=0.0)
-        found[neuron_name(pair.geometry, i)] = as_match(pair.geometry, members)
-    return found
+    return {neuron_name(pair.geometry, i): as_match(pair.geometry, of(whole))
+            for i, whole in zip(pair.index.tolist(), takes.T)}

@@ -224,16 +224,18 @@ def simple_matches(
     >>> [(match.x.tolist(), match.y.tolist()) for match in simple_matches(x, y, eps)]
     [([0], [0]), ([1], [0]), ([1], [2]), ([0, 1], [0, 1]), ([0, 1], [1, 2]), ([0, 1, 2], [0, 1])]
     """
-    geometry, eps, found = as_geometry(x, y), check_eps(eps), set()
+    geometry, eps, found, complete = as_geometry(x, y), check_eps(eps), set(), True
     remainders, n = _for_all(geometry, eps), effective_n_jobs(n_jobs)
     neurons = list(remainders.maximum)
     if n == 1: each = _in_turn(remainders, neurons, limit)
     else:
-        parts = (delayed(reported)(_in_part, geometry, eps, neurons[k::n], limit) for k in range(n))
+        parts = (delayed(reported)(_in_part, geometry, eps, neurons[k::n], limit)
+                 for k in range(min(n, len(neurons))))
         each = chain.from_iterable(told(Parallel(n_jobs, return_as="generator")(parts)))
     for matches, finished in tqdm(each, "neurons", len(neurons), disable=not progress):
         found |= set(matches)
-        if not finished: raise TooManyMatches(_sorted(found), limit)
+        complete &= finished
+    if not complete: raise TooManyMatches(_sorted(found), limit)
     return _sorted(found)
 
 # %% ../../nbs/algorithms/14_simple_matches.ipynb #bf738b0a

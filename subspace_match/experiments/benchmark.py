@@ -555,13 +555,10 @@ def widest(networks, images, d: int):
 
 def measure_parallel(
     networks, images,      # two networks, and what they see: from `normalised`
-    out: str | Path,       # folder; parallel.csv comes into it
-    repeats: int = 3,
-    d: int = 10_000,       # positions; for the product, 12 for each neuron of a side
 ):
     "Processes, on two networks, and on five VGG11 of the bundled digits. The machine should be idle."
-    one, two = widest(networks, images, d)
-    wide, rows = len(two[0]), []
+    one, two = widest(networks, images, 10_000)
+    wide, rows, repeats = len(two[0]), [], 3
     for x, y in (one, two):
         eps = eps_for(x, y, 0.6)
         rows += time_jobs(lambda n_jobs: minimal_matches(x, y, eps, n_jobs=n_jobs), repeats, work="minimal matches",
@@ -573,36 +570,23 @@ def measure_parallel(
     five = {str(k): {"widest": x.T} for k, x in enumerate(layers)}
     rows += time_jobs(lambda n_jobs: comparison.compare(five, n_jobs=n_jobs, progress=False).area().round(6).to_csv(),
                       repeats, work="all pairs of five networks", n=len(layers[0]), d=layers[0].shape[1])
-    with atomic_path(Path(out)/"parallel.csv") as part:
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
-    return {"five_networks": {"accuracy": [info["validation_accuracy"] for _, info in trained]}}
+    return rows, {"five_networks": {"accuracy": [info["validation_accuracy"] for _, info in trained]}}
 
 def measure_threads(
     networks, images,      # two networks, and what they see: from `normalised`
-    out: str | Path,       # folder; threads.csv comes into it
-    repeats: int = 3,
-    d: int = 10_000,       # positions
 ):
     "Threads, beside a busy core and without one. The machine should be idle."
-    x, y = widest(networks, images, d)[0]
-    with atomic_path(Path(out)/"threads.csv") as part:
-        rows = time_threads(x, y, eps_for(x, y, 0.6), repeats)
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+    x, y = widest(networks, images, 10_000)[0]
+    return time_threads(x, y, eps_for(x, y, 0.6), 3), {}
 
 def measure_constants(
     networks, images,      # two networks, and what they see: from `normalised`
-    out: str | Path,       # folder; constants.csv comes into it
-    repeats: int = 2,
-    d: int = 10_000,       # positions
 ):
     "What the constants of the engine cost, on one thread."
-    x, y = widest(networks, images, d)[0]
+    x, y = widest(networks, images, 10_000)[0]
     torch.set_num_threads(1)
     eps = eps_for(x, y, 0.85)
-    rows = time_constants(x, y, eps, repeats)
-    with atomic_path(Path(out)/"constants.csv") as part:
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
-    return waiting_costs(x, y, eps)
+    return time_constants(x, y, eps, 2), waiting_costs(x, y, eps)
 
 EARLIER = "7fb6876"   # the commit whose engine is timed beside this one
 
@@ -638,23 +622,19 @@ def time_versions(
 
 def measure_versions(
     networks, images,      # two networks, and what they see: from `normalised`
-    out: str | Path,       # folder; versions.csv comes into it
-    repeats: int = 3,
-    d: int = 10_000,       # positions
 ):
     "This engine beside that of `EARLIER`, which comes from the history of this clone. The machine should be idle."
-    x, y = widest(networks, images, d)[0]
+    x, y = widest(networks, images, 10_000)[0]
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", EARLIER, "subspace_match"], cwd=HERE, check=True,
                                  capture_output=True).stdout
         subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
         engines = {EARLIER: (folder, {}), "one core": (HERE, {}), "all cores": (HERE, {"n_jobs": os.cpu_count()})}
         rows = [{"share": share, **row} for share in (0.6, 0.85, 0.95)
-                for row in time_versions(x, y, eps_for(x, y, share), repeats, engines)]
-    with atomic_path(Path(out)/"versions.csv") as part:
-        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
-    return {"earlier": EARLIER}
+                for row in time_versions(x, y, eps_for(x, y, share), 3, engines)]
+    return rows, {"earlier": EARLIER}
 
+# each of two networks and what they see; returns rows, and what is to be known beside them
 SERIES: dict[str, Any] = {"threads": measure_threads, "parallel": measure_parallel, "versions": measure_versions,
                           "constants": measure_constants}
 
@@ -685,7 +665,10 @@ def main(
         pd.DataFrame([large_row(networks, normalised(data))]).to_csv(Path(out)/"large.csv", index=False)
         return write_json(Path(out)/"large.json", {**about, **provenance("cpu")})
     if profile in SERIES:
-        about |= SERIES[profile](networks, normalised(data), out) or {}
+        rows, facts = SERIES[profile](networks, normalised(data))
+        with atomic_path(Path(out)/f"{profile}.csv") as part:
+            pd.DataFrame(rows).to_csv(part, index=False, float_format="%.4g")
+        about |= facts
         return write_json(Path(out)/f"{profile}.json", {**about, **provenance("cpu")})
     settings = PROFILES[profile] | {"largest": min(largest, PROFILES[profile]["largest"])}
     memory = pd.DataFrame([peak_memory(*task) for task in settings["memory"]])
