@@ -5,13 +5,11 @@ stopped at any time and goes on where it stopped. What is compared:
 
 - `maximum_match` with the union of all matches, on every instance,
 - `Levels.match` on every fourth (not near the tolerance: levels are certified to a part of themselves), and
-  `minimal_matches` and `simple_matches` on every sixteenth, the dearest,
-- every maximum, minimal and simple match with Definition 1, by `is_match`; affine ones with the constant vector as one
-  more neuron of both sides.
+  `minimal_matches`, `simple_matches` with `pair_matches`, `decompose` and `minimum_matches` on every sixteenth,
+- every match with its definition, by `is_match`.
 
 An answer that differs is an error, unless the user was warned that rounding decides. A match that is none is one even
-then; but not an affine one, where neurons may be so nearly constant that the constant vector takes their direction, and
-not of inner products alone, which resolve less.
+then; but not of inner products alone, which resolve less.
 """
 
 import argparse
@@ -26,9 +24,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from subspace_match.algorithms.geometry import GRAM_TOLERANCE, Geometry
 from subspace_match.algorithms.maximum import match_levels, maximum_match
-from subspace_match.algorithms.minimal import minimal_matches
-from subspace_match.algorithms.simple import simple_matches
-from subspace_match.theory.match import TOLERANCE, Match, is_match, unit_rows
+from subspace_match.algorithms.minimal import minimal_matches, minimum_matches
+from subspace_match.algorithms.simple import decompose, pair_matches, simple_matches
+from subspace_match.theory.match import COARSE_TOLERANCE, TOLERANCE, centred_rows, is_match, unit_rows
 from test_algorithms import EPS, KINDS
 
 BATCH = 200  # instances of one size, drawn and searched together
@@ -75,17 +73,27 @@ def straddling(rng, n_x, n_y, d):
     return rng.integers(-1, 2, (n_x, 3)) @ v, u * [n_y**0.5, TOLERANCE + gap, TOLERANCE - gap] @ v
 
 
-ALL_KINDS = [*KINDS, affine, near_tolerance, inner_products, affine_products, straddling]
+def single(rng, n_x, n_y, d):
+    "Any other kind but affine, rounded to float32."
+    return tuple(z.astype(np.float32) for z in inner_products(rng, n_x, n_y, d))
+
+
+ALL_KINDS = [*KINDS, affine, near_tolerance, inner_products, affine_products, straddling, single]
 AFFINE, PRODUCTS = (affine, affine_products), (inner_products, affine_products)
 
 
 def is_edge(kind, k):
     "Are thresholds in batch k of a kind at the distances themselves, and beside them?"
-    return kind in (near_tolerance, straddling) or kind is inner_products and k % 2 == 1
+    return kind in (near_tolerance, straddling) or kind in (inner_products, single) and k % 2 == 1
 
 
 def tolerance_of(kind):
-    return GRAM_TOLERANCE if kind in PRODUCTS else TOLERANCE
+    return GRAM_TOLERANCE if kind in PRODUCTS else COARSE_TOLERANCE if kind is single else TOLERANCE
+
+
+def slack_of(kind):
+    "Distances within this of eps count as eps."
+    return TOLERANCE if kind in PRODUCTS else tolerance_of(kind)
 
 
 def batch(kind, k, most):
@@ -98,7 +106,7 @@ def batch(kind, k, most):
         tolerance = tolerance_of(kind)
         whole = distances(units(x), units(y), (1 << n_y) - 1, tolerance)
         at = np.take_along_axis(whole, rng.integers(0, n_x, (BATCH, 1)), 1)[:, 0]
-        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * TOLERANCE, eps)
+        eps = np.where(rng.random(BATCH) < 0.5, at + rng.choice([-2, -1, 0, 1], BATCH) * slack_of(kind), eps)
         eps = eps.clip(0, 0.99)
     return x, y, eps
 
@@ -106,8 +114,8 @@ def batch(kind, k, most):
 # Exhaustive search, for many instances at once
 
 def units(z):  # (B, n, d)
-    "Every row of length one."
-    return unit_rows(z.reshape(-1, z.shape[2])).reshape(z.shape)
+    "Every row of length one, in float64."
+    return unit_rows(z.reshape(-1, z.shape[2]).astype(float)).reshape(z.shape)
 
 
 def distances(z, vectors, subset, tolerance):  # (B, n, d), (B, m, d), a bit mask
@@ -122,16 +130,16 @@ def distances(z, vectors, subset, tolerance):  # (B, n, d), (B, m, d), a bit mas
 
 def passing(z, vectors, eps, kind):
     "(B, 2^m) bit masks: which z are within eps of the span of each subset of the vectors."
-    bits, m, is_affine = 1 << np.arange(z.shape[1]), vectors.shape[1], kind in AFFINE
-    tolerance = tolerance_of(kind)
-    if is_affine: vectors = np.concatenate([vectors, np.ones_like(vectors[:, :1])], 1)
-    subsets = [s + (is_affine << m) for s in range(1 << m)]
-    limit = np.maximum(eps + TOLERANCE, tolerance)[:, None]      # what inner products do not resolve counts as 0
-    return np.stack([(distances(z, vectors, s, tolerance) <= limit) @ bits for s in subsets], 1)
+    bits, tolerance = 1 << np.arange(z.shape[1]), tolerance_of(kind)
+    limit = np.maximum(eps + slack_of(kind), tolerance)[:, None]      # what inner products do not resolve counts as 0
+    return np.stack([(distances(z, vectors, s, tolerance) <= limit) @ bits for s in range(1 << vectors.shape[1])], 1)
 
 
 def all_matches(x, y, eps, kind):
     "(B, 2^n_y, 2^n_x) bool: is this pair of subsets a match?"
+    x, y = units(x), units(y)
+    if kind in AFFINE:
+        x, y = (centred_rows(z.reshape(-1, z.shape[2]), tolerance_of(kind)).reshape(z.shape) for z in (x, y))
     X, Y = np.arange(1 << x.shape[1]), np.arange(1 << y.shape[1])[:, None]
     ok_x, ok_y = passing(x, y, eps, kind), passing(y, x, eps, kind)
     return (X & ~ok_x[:, :, None] == 0) & (Y & ~ok_y[:, None, :] == 0)
@@ -156,13 +164,18 @@ def mask_of(match, n_x):
 
 
 def passes(x, y, match, eps, kind, masks=()):
-    """Is it a match by Definition 1? Affine: with the constant vector in both spans, as one more neuron of both sides.
-    By inner products: is it one of all matches, which count with their tolerance?
-    """
-    if kind in PRODUCTS: return mask_of(match, len(x)) in masks
-    if kind not in AFFINE: return is_match(x, y, match, eps)
-    x_one, y_one = (np.concatenate([z, np.ones((1, z.shape[1]))]) for z in (x, y))
-    return is_match(x_one, y_one, Match([*match.x, len(x)], [*match.y, len(y)]), eps)
+    "Is it a match by its definition? By inner products: is it one of all matches, which count with their tolerance?"
+    return mask_of(match, len(x)) in masks if kind in PRODUCTS else is_match(x, y, match, eps, kind in AFFINE)
+
+
+def independent(x, y, mask, kind):
+    "Are the vectors of a match clearly independent on each side?"
+    for z, bits in ((x, mask & (1 << len(x)) - 1), (y, mask >> len(x))):
+        rows = units(z[None])[0]
+        if kind in AFFINE: rows = unit_rows(centred_rows(rows, tolerance_of(kind)))
+        rows = rows[[i for i in range(len(z)) if bits >> i & 1]]
+        if np.linalg.matrix_rank(rows, rtol=0, tol=tolerance_of(kind)) < len(rows): return False
+    return True
 
 
 def differences(x, y, eps, masks, kind, k, i):
@@ -183,15 +196,35 @@ def differences(x, y, eps, masks, kind, k, i):
             inside = masks[(masks & ~mask == 0) & (masks & bit != 0)]
             if list(inside) != [mask]: yield "minimal_matches"
     if i % 16 == 2:
-        simple = simple_matches(geometry, eps=eps)
-        if not all(passes(x, y, match, eps, kind, masks) for match in simple): yield "not a match"
-        if {mask_of(match, n_x) for match in simple} != simple_masks(masks, n): yield "simple_matches"
+        simple, expected = simple_matches(geometry, eps=eps), simple_masks(masks, n)
+        pairs = pair_matches(geometry, eps=eps)
+        if not all(passes(x, y, match, eps, kind, masks) for match in (*simple, *pairs)): yield "not a match"
+        if {mask_of(match, n_x) for match in simple} != expected: yield "simple_matches"
+        two = {mask for mask in expected if (mask & (1 << n_x) - 1).bit_count() == 1 == (mask >> n_x).bit_count()}
+        if {mask_of(match, n_x) for match in pairs} != two: yield "pair_matches"
+    if i % 16 == 3:
+        parts = decompose(geometry, eps=eps, seed=i)
+        if not all(passes(x, y, match, eps, kind, masks) for match in parts): yield "not a match"
+        found = np.array([mask_of(match, n_x) for match in parts], int)
+        if not {*found.tolist()} <= simple_masks(masks, n) or np.bitwise_or.reduce(found) != largest:
+            yield "decompose"
+    if i % 16 == 4:
+        exact = np.flatnonzero(all_matches(x[None], y[None], np.zeros(1), kind)[0])
+        try: found = minimum_matches(geometry)
+        except ValueError:
+            if independent(x, y, int(np.bitwise_or.reduce(exact)), kind): yield "minimum_matches"
+            return
+        if not all(passes(x, y, match, 0.0, kind, exact) for match in set(found.values())): yield "not a match"
+        bits = {v: 1 << v[1] + n_x * (v[0] == "y") for v in found}
+        least = {v: int(np.bitwise_and.reduce(exact[exact & bit != 0], initial=-1)) for v, bit in bits.items()}
+        if sum(bits.values()) != np.bitwise_or.reduce(exact) or any(
+                mask_of(match, n_x) != least[v] for v, match in found.items()): yield "minimum_matches"
 
 
 def run(kind, k, most):
     "The tally of one batch."
     x, y, eps = batch(kind, k, most)
-    tables = all_matches(units(x), units(y), eps, kind)
+    tables = all_matches(x, y, eps, kind)
     tally = {"kind": kind.__name__, "batch": k, "n_x": x.shape[1], "n_y": y.shape[1], "d": x.shape[2],
              "instances": len(x), "warned": 0, "differ_where_warned": 0, "errors": 0, "not_a_match": 0}
     for i, (a, b, e, table) in enumerate(zip(x, y, eps.tolist(), tables)):

@@ -3,6 +3,8 @@
 import pickle
 import warnings
 from copy import copy
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from joblib import parallel_config
 from torch.profiler import ProfilerActivity, profile
 
 import fuzz
+from test_simple import subsets
 from subspace_match.theory import reference
 from subspace_match.theory.counterexamples import orthogonal_instance
 from subspace_match.algorithms import geometry as engine
@@ -271,21 +274,16 @@ def test_where_a_distance_meets_the_threshold_to_the_last_bits_the_user_is_told(
 
 
 @pytest.mark.parametrize("s, more", [(1e-3, 0), (1e-5, 1e-12), (1e-7, 1e-10)])
-def test_affine_matches_of_nearly_constant_neurons_pass_or_the_user_is_told(s, more):
+def test_affine_matches_of_nearly_constant_neurons_pass(s, more):
     "y differs from the constant vector by s times w, and rounding moves w by one over s."
     one, w, rest = np.linalg.qr(np.c_[np.ones(8), np.random.default_rng(1).normal(size=(8, 2))])[0].T
     x, y, eps = (3**0.5 * w + rest)[None] / 2, (one + s * w)[None], 0.5 - TOLERANCE + more
     for k in range(20):
         order = np.random.default_rng(k).permutation(8)
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found = maximum_match(Geometry.from_vectors(x[:, order], y[:, order], affine=True), eps=eps)
-        assert told or fuzz.passes(x[:, order], y[:, order], found, eps, fuzz.affine)
-
-
-def test_affine_matches_that_the_constant_vector_turns_are_told_of():
-    "A batch of which one instance has neurons that are nearly constant, and with others nearly dependent."
-    assert fuzz.run(fuzz.affine, 95, 3)["errors"] == 0
+        assert is_match(x[:, order], y[:, order], found, eps, affine=True)
 
 
 @pytest.mark.parametrize("gap, more", [(2e-5, 5e-8), (2e-5, 2e-7), (1e-4, 1e-8)])
@@ -316,13 +314,14 @@ def told_of(call, words="rounding may decide"):
     return found, any(words in str(warning.message) for warning in said)
 
 
-@pytest.mark.parametrize("s, gap", [(1e-3, 1e-5), (1e-5, 1e-3), (1e-2, 1e-6)])
-def test_affine_neurons_that_a_spare_one_had_kept_apart_are_told_of(s, gap):
-    "Once U is gone, the two others differ by s times the gap: next to nothing beside the constant vector."
+@pytest.mark.parametrize("s, gap", [(1e-3, 1e-5), (1e-5, 1e-3), (1e-2, 1e-6), (1, 1)])
+def test_affine_neurons_that_a_spare_one_had_kept_apart_match_by_what_they_differ_in(s, gap):
+    "Once U is gone, the two others differ by s times the gap: next to nothing beside the constant, not without it."
     y = unit(ONE + s * P, ONE + s * (P + gap * U), U)
-    assert told_of(lambda: maximum_match(Geometry.from_vectors(ABOVE, y, affine=True), eps=0.4))[1]
-    y = unit(ONE + P, ONE + P + U, U)
-    assert not told_of(lambda: maximum_match(Geometry.from_vectors(ABOVE, y, affine=True), eps=0.4))[1]
+    for eps in (0.3, 0.4, 0.45):
+        found = maximum_match(Geometry.from_vectors(ABOVE, y, affine=True), eps=eps)
+        every = [Match(X, Y) for X in subsets(2) for Y in subsets(3)]
+        assert found == reduce(or_, [m for m in every if is_match(ABOVE, y, m, eps, affine=True)])
 
 
 @pytest.mark.parametrize("x, y, told", [
@@ -433,6 +432,20 @@ def test_the_fuzzer_notices_wrong_answers(monkeypatch):
     assert all(fuzz.run(kind, 0, 3)["errors"] for kind in NOT_PLAIN)
     monkeypatch.setattr(fuzz, "maximum_match", lambda geometry, eps: Match(range(geometry.n_x), range(geometry.n_y)))
     assert all(fuzz.run(kind, 1, 3)["not_a_match"] for kind in NOT_PLAIN)
+
+
+@pytest.mark.parametrize("function, wrong", [
+    ("pair_matches", lambda g, eps: [Match([0], [0])]), ("decompose", lambda g, eps, seed: []),
+    ("minimum_matches", lambda g: {}), ("simple_matches", lambda g, eps: []),
+    ("minimal_matches", lambda g, eps, seed: {("x", 0): Match(range(g.n_x), range(g.n_y))})])
+def test_the_fuzzer_notices_wrong_answers_of_each_function(function, wrong, monkeypatch):
+    monkeypatch.setattr(fuzz, "BATCH", 25)
+    monkeypatch.setattr(fuzz, function, wrong)
+    assert sum(fuzz.run(fuzz.KINDS[0], k, 3)["errors"] for k in range(4))
+
+
+def test_there_is_no_minimum_match_where_nothing_matches():
+    assert minimum_matches(np.eye(2, 4), np.eye(2, 4)[:, ::-1].copy()) == {}
 
 
 

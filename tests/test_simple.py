@@ -75,12 +75,6 @@ def test_an_affine_pair_must_pass_on_both_sides():
 
 # Pairs whose distance is the limit, to the last bit
 
-def pair_distances(x, y, affine):
-    "The distances of both neurons of a pair, by definition."
-    ones = np.ones((int(affine), x.shape[1]))
-    return [float(relative_distance(own, np.vstack([other, ones]))) for own, other in ((x[0], y), (y[0], x))]
-
-
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("d", [3, 40, 1000])
 def test_a_pair_is_found_only_if_it_passes_to_the_last_bit(affine, d):
@@ -88,11 +82,11 @@ def test_a_pair_is_found_only_if_it_passes_to_the_last_bit(affine, d):
     rng, passed = np.random.default_rng(d), 0
     for _ in range(60):
         x, y = rng.normal(size=(2, 1, d)) + rng.choice([0.0, 1.0, 3.0], (2, 1, 1)) * affine
-        distances = pair_distances(x, y, affine)
+        distances = [float(relative_distance(own, other, affine)) for own, other in ((x[0], y), (y[0], x))]
         thresholds = [np.nextafter(t - TOLERANCE, to) for t in distances for to in (0, t - TOLERANCE, 1)]
         for eps in filter(lambda eps: 0 <= eps < 1, thresholds):
             passes = max(distances) <= eps + TOLERANCE
-            if not affine: assert passes == is_match(x, y, Match([0], [0]), eps)
+            assert passes == is_match(x, y, Match([0], [0]), eps, affine)
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 found = pair_matches(Geometry.from_vectors(x, y, affine=affine), eps=eps)

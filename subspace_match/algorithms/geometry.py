@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from subspace_match.theory.match import (
-    COARSE_TOLERANCE, TOLERANCE, Array, check_activations, tolerance_of, unit_rows,
+    COARSE_TOLERANCE, TOLERANCE, Array, centred_rows, check_activations, tolerance_of, unit_rows,
 )
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #31169ce2
@@ -330,7 +330,9 @@ def from_vectors(
     z = torch.cat([torch.as_tensor(x), torch.as_tensor(y)])
     unit = unit_rows(z)
     norms = torch.linalg.vecdot(z, unit)
-    if affine: unit = centred(unit, tolerance)
+    if affine:
+        warn_of_constants(torch.linalg.vector_norm(unit - unit.mean(1, keepdim=True), dim=1), tolerance)
+        unit = centred_rows(unit, tolerance)
     return Geometry(products(unit), len(x), norms, z.shape[1], affine, unit, tolerance)
 
 
@@ -351,25 +353,15 @@ def products(z: Annotated[Tensor, "N d"], block: int = 128) -> Annotated[Tensor,
     return gram.triu() + gram.triu(1).T
 
 
-def centred(unit: Annotated[Tensor, "N d"], tolerance: float) -> Annotated[Tensor, "N d"]:
-    "Each row minus its mean; what is left of a constant row is rounding noise and becomes zero."
-    rest = unit - unit.mean(1, keepdim=True)
-    size = torch.linalg.vector_norm(rest, dim=1)
-    warn_of_constants(size, tolerance)
-    return torch.where((size > tolerance)[:, None], rest, 0)
-
-
 UNCLEAR = 8  # within this factor of the tolerance a length or a singular value may be rounding noise or not
 
 
 def warn_of_constants(size: Annotated[Tensor, "N"], tolerance: float) -> None:
-    "Warns where a neuron is about as long, after centring, as what counts as constant or is moved by all of that."
-    short = float(size[size > tolerance].clamp(max=1).min()) if (size > tolerance).any() else 1.0
-    constant = float(torch.linalg.vector_norm(size[size <= tolerance]))
-    near, turning = short < 2 * UNCLEAR * tolerance, UNCLEAR * constant > tolerance * short
-    if near or turning:
-        tell(f"some neurons are nearly constant: they differ from their mean by {short if near else constant:.0e} of "
-             "their length; rounding may decide which of them match")
+    "Warns where what centring leaves of a unit vector may be rounding noise or not, by its length."
+    unclear = size[(size > tolerance / UNCLEAR) & (size < tolerance * UNCLEAR)]
+    if len(unclear):
+        tell(f"some neurons are nearly constant: they differ from their mean by {float(unclear.min()):.0e} of their "
+             "length; rounding may decide which of them match")
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #a541fb9e
 @warns_once
@@ -597,17 +589,11 @@ class Fit(NamedTuple):
     "A `Span`, the squared distances from it, and what rounding may have done to them."
     span: Span
     residual: torch.Tensor  # (n,): only the entries of the others mean something
-    least: float  # no singular value of the span's vectors, before they were centred, is below it
+    least: float  # no singular value of the span's vectors, scaled to length one, is below it
     squared: float  # by how much a squared distance may be off
     distance: float  # by how much, on top of that, a distance may be off
     step: float  # how far the span of some of the vectors may reach out of it
-    stretch: float  # see `stretch_of`
     root: float = 0.0  # by how much a squared distance may be off that no other fit would know better
-
-
-def stretch_of(size: Annotated[Tensor, "m"]) -> float:
-    "How many times smaller singular values may be with the constant vector among them, by lengths after centring."
-    return float((1 + (1 - size**2).clamp(min=0).sum().sqrt()) / size.min()) if len(size) else 1.0
 
 
 def fit_gram(
@@ -629,9 +615,8 @@ def fit_gram(
         rows[:, j] = torch.cholesky_inverse(upper, upper=True)
     inverse = rows[:, j].diagonal()
     squared = noise * (1 + float((inverse / size[:, 0] ** 2).sum()))
-    stretch = stretch_of(size[:, 0])
-    least = max(float(inverse.sum()), 1.0) ** -0.5 / stretch
-    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0, 0.0, stretch)
+    least = max(float(inverse.sum()), 1.0) ** -0.5
+    return Fit(new_span(own, *spread(rows, rows[:0, j], own, j)), residual, least, squared, 0.0, 0.0)
 
 
 def spread(
@@ -659,10 +644,9 @@ def fit_rows(
     size = torch.linalg.vector_norm(z[j], dim=1)
     u, s, v = svd(z[j] / size[:, None], full=len(j) > z.shape[1])
     rank = int((s > tolerance).sum())
-    stretch = stretch_of(size)
-    if ((s > tolerance / UNCLEAR / stretch) & (s < tolerance * UNCLEAR * stretch)).any():
-        tell("some neurons are nearly dependent, or, affine, nearly constant: singular values near "
-             f"{tolerance:.0e}; rounding may decide which of them match")
+    if ((s > tolerance / UNCLEAR) & (s < tolerance * UNCLEAR)).any():
+        tell(f"some neurons are nearly dependent: singular values near {tolerance:.0e}; rounding may decide which of "
+             "them match")
     step, u, ways, v = step_of(u, s, rank, tolerance), u[:, :rank] / s[:rank], u[:, rank:].T, v[:rank]
     rows = u @ (z @ v.T).T
     rows[:, j] = u @ u.T
@@ -670,9 +654,9 @@ def fit_rows(
     reach = float((rows[:, j].diagonal() / size**2).sum())
     error, root = noise * (1 + reach**0.5), gram_noise * (1 + reach)
     if 0 < rank < len(s): error += float(s[rank] / s[rank - 1])
-    least = 0.0 if rank < len(j) else float(s[-1]) / stretch if rank else 1.0
+    least = 0.0 if rank < len(j) else float(s[-1]) if rank else 1.0
     residual = (outside(z, v) ** 2).sum(1)
-    return Fit(new_span(own, *spread(rows, ways, own, j)), residual, least, 0.0, error, step, stretch, root)
+    return Fit(new_span(own, *spread(rows, ways, own, j)), residual, least, 0.0, error, step, root)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #d66ac987
 MOST_ERROR = 1e-2  # of a table, relative: with a larger one it is fitted again
@@ -701,7 +685,7 @@ def errors_of(
                                                                      for f in fits)))
     cut = 0.0 if min(f.least for f in fits) > 2 * tolerance else tolerance
     traces = [trace(f.span) for f in fits]
-    most = [max(2 * t, (UNCLEAR * tolerance * f.stretch) ** -2) for t, f in zip(traces, fits)]
+    most = [max(2 * t, (UNCLEAR * tolerance) ** -2) for t in traces]
     return Errors(squared, distance, root, step, cut, traces, most, cautious)
 
 

@@ -382,6 +382,7 @@ def minimum_matches(
     start = prepare(x, y, 0.0, None, None)
     pair, null = start.pair, start.null
     if null.any(): raise ValueError("a zero vector is linearly dependent; minimum matches need independent vectors")
+    if len(pair.index) == 0: return {}
     pair.fit(stable=True)
     if any(len(span.ways) for span in pair.spans):
         raise ValueError("the vectors of the maximum exact match are linearly dependent; use minimal_matches")

@@ -78,12 +78,27 @@ def span_basis(
     u, s, _ = linalg.svd(r, full_matrices=False)
     return (q @ u[:, s > tolerance]).T
 
+# %% ../../nbs/theory/01_matches.ipynb #c3n7a002
+def centred_rows(
+    unit: Annotated[SameArray, "n d"],  # rows of length one, or zero
+    tolerance: float,  # what is no longer than this is the rounding noise of a constant
+) -> Annotated[SameArray, "n d"]:
+    """Each row minus its mean; zero where that leaves nothing but rounding noise.
+
+    >>> centred_rows(np.array([[0.6, 0.8], [0.5**0.5, 0.5**0.5]]), TOLERANCE).round(6).tolist()
+    [[-0.1, 0.1], [0.0, 0.0]]
+    """
+    rest = unit - unit.mean(1)[:, None]
+    return rest * (namespace(rest).linalg.vector_norm(rest, axis=1) > tolerance)[:, None]
+
 # %% ../../nbs/theory/01_matches.ipynb #90a0d1e9
 def relative_distance(
     z: Annotated[Array, "*k d"],  # one vector or several, NumPy or torch
     vectors: Annotated[Array, "m d"],  # the vectors that span the subspace; m may be 0
+    affine: bool = False,  # is the constant vector in the subspace, too?
 ) -> Annotated[Array, "*k"]:
     """dist(z, span(vectors)) / ‖z‖ in [0, 1], a number for each row of `z`; 0 for the zero vector (Definition 1.2).
+    With `affine`, of the span of `vectors` and the constant vector (Definition 1.6).
 
     z: (d,) or (k, d), vectors: (m, d), m may be 0; float32 or float64, both NumPy or both torch.
     Raises TypeError or ValueError that names the argument at fault.
@@ -91,12 +106,16 @@ def relative_distance(
     >>> plane = np.array([[1.0, 0, 0], [1, 1, 0]])
     >>> relative_distance(np.array([[2.0, 5, 0], [0, 3, 4]]), plane).round(6).tolist()
     [0.0, 0.8]
+    >>> relative_distance(np.array([3.0, 3, 3]), plane, affine=True).item()
+    0.0
     """
     if not isinstance(z, torch.Tensor): z = np.asarray(z)
     if not isinstance(vectors, torch.Tensor): vectors = np.asarray(vectors)
     single, tolerance = z.ndim == 1, tolerance_of(z, vectors)
     z, vectors = check_activations(z[None] if single else z, vectors, empty=True)
-    basis, rest = span_basis(vectors, tolerance), unit_rows(z)
+    rest = unit_rows(z)
+    if affine: rest, vectors = centred_rows(rest, tolerance), centred_rows(unit_rows(vectors), tolerance)
+    basis = span_basis(vectors, tolerance)
     for _ in range(2): rest = rest - (rest @ basis.T) @ basis
     distance = (rest * rest).sum(1) ** 0.5
     return distance[0] if single else distance
@@ -216,8 +235,10 @@ def is_match(
     y: Annotated[Array, "n_y d"],
     match: Match,  # the pair of index sets in question
     eps: float,  # in [0, 1)
+    affine: bool = False,  # is the constant vector in both spans?
 ) -> bool:
-    """Is `match` an ε-approximate match (Definition 1)? Distances within the tolerance of `eps` count as `eps`.
+    """Is `match` an ε-approximate match (Definition 1; affine: Definition 1.6)? Distances within the tolerance of `eps`
+    count as `eps`.
 
     x, y: one row for each neuron, one column for each input, float32 or float64, both NumPy or both torch; the same
     inputs for both. match: a Match. eps: the largest relative distance, in [0, 1).
@@ -233,4 +254,4 @@ def is_match(
     limit = check_eps(eps) + tolerance_of(x, y)
     match = Match(match.x, match.y, len(x), len(y))
     z_x, z_y = x[match.x.copy()], y[match.y.copy()]
-    return bool((relative_distance(z_x, z_y) <= limit).all() and (relative_distance(z_y, z_x) <= limit).all())
+    return all(bool((relative_distance(z, other, affine) <= limit).all()) for z, other in ((z_x, z_y), (z_y, z_x)))
