@@ -174,7 +174,7 @@ def independent(x, y, mask, kind):
         rows = units(z[None])[0]
         if kind in AFFINE: rows = unit_rows(centred_rows(rows, tolerance_of(kind)))
         rows = rows[[i for i in range(len(z)) if bits >> i & 1]]
-        if np.linalg.matrix_rank(rows, rtol=0, tol=tolerance_of(kind)) < len(rows): return False
+        if np.linalg.matrix_rank(rows, tolerance_of(kind)) < len(rows): return False
     return True
 
 
