@@ -669,6 +669,20 @@ def test_levels_tell_where_spans_turn_as_neurons_leave(more, far, told, recwarn)
     assert any("spans turn" in str(warning.message) for warning in recwarn) == told
 
 
+@pytest.mark.parametrize("mean, told", [(0, False), (3, False), (3000, True)])
+def test_float32_costs_affine_matches_more_the_larger_the_mean(mean, told):
+    "What is left of it without the mean is rounded as coarsely as with it: here to 2e-4 at a mean of 3000."
+    z = (np.random.default_rng(0).normal(size=(4, 200)) + mean).astype(np.float32)
+    one, other = z[:2], z[2:]
+    for found in (lambda g: maximum_match(g, eps=5e-5), match_levels):
+        geometry = Geometry.from_vectors(one, np.concatenate([one, other]), affine=True)
+        assert told_of(lambda: found(geometry), "float32 rounding moves")[1] == told
+    geometry = Geometry.from_vectors(one, other, affine=True)
+    expected = 2.0**-24 * (1 / geometry.unit_gram.diagonal()[:2]).sum() ** 0.5
+    error = maximum.float32_error(Pair(geometry, torch.ones(4, dtype=torch.bool)))
+    assert error == pytest.approx(float(expected), rel=0.05)
+
+
 def test_levels_within_the_tolerance_of_zero_are_zero():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5, 20))

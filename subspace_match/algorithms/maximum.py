@@ -145,7 +145,8 @@ FLOAT32_NOISE = 2.0**-24  # what rounding a vector to float32 moves it by, relat
 def float32_error(pair: Pair) -> float:
     "By how much float32 may have moved distances, where the vectors of `pair` are float32; else 0."
     if pair.geometry.vectors is None or pair.geometry.tolerance < COARSE_TOLERANCE: return 0.0
-    return FLOAT32_NOISE * max(float(span.now.sum()) for span in pair.spans) ** 0.5
+    squared = pair.geometry.unit_gram.diagonal()[pair.index]  # lengths: less than one where the mean is gone
+    return FLOAT32_NOISE * max(float((span.now / squared[span.own]).sum()) for span in pair.spans) ** 0.5
 
 
 def warn_of_float32(pair: Pair, eps: float) -> None:
