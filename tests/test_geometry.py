@@ -626,6 +626,19 @@ def test_errors_of_a_fit_grow_with_what_centring_took_away():
     assert smallest / 3 < gram.least <= rows.least == pytest.approx(smallest)
 
 
+@pytest.mark.parametrize("stable", [True, False])
+def test_coefficients_are_rounded_relative_to_what_centring_leaves(stable):
+    "Of vectors scaled to length one after centring; before it they are a thousand times as long."
+    z = 1 + 1e-3 * vectors(4, 50)
+    pair = Pair(Geometry.from_vectors(z[:2], z[2:], affine=True), torch.ones(4, dtype=torch.bool))
+    if stable: pair.fit(stable=True)
+    c = torch.tensor([[1.0, 2], [3, 4]]).double()
+    found = engine.remainders(pair, torch.arange(2), torch.arange(2, 4))(c)
+    lengths = torch.linalg.vector_norm(c / pair.geometry.unit_gram.diagonal()[:2, None].sqrt(), dim=0)
+    assert torch.allclose(found.rounding, engine.rounding(4, 50) * (1 + lengths), atol=0)
+    assert torch.allclose(found.error, (not stable) * pair.geometry.gram_noise(4) * (1 + lengths**2), atol=0)
+
+
 def test_errors_grow_with_what_deletions_leave_of_singular_values():
     "A chain, each neuron a tenth of the one before and something new: one after the other is made up for by the rest."
     k, z = 6, [np.eye(20)[0]]
