@@ -634,7 +634,10 @@ def test_coefficients_are_rounded_relative_to_what_centring_leaves(stable):
     if stable: pair.fit(stable=True)
     c = torch.tensor([[1.0, 2], [3, 4]]).double()
     found = engine.remainders(pair, torch.arange(2), torch.arange(2, 4))(c)
-    lengths = torch.linalg.vector_norm(c / pair.geometry.unit_gram.diagonal()[:2, None].sqrt(), dim=0)
+    size = pair.geometry.unit_gram.diagonal()[:2, None].sqrt()
+    own, lengths = pair.geometry.coordinates[:2] / size, torch.linalg.vector_norm(c / size, dim=0)
+    rest = pair.geometry.coordinates[2:] - c.T @ own
+    assert torch.allclose(found.slope, own @ rest.T, rtol=1e-6) and torch.allclose(found.squared, (rest**2).sum(1))
     assert torch.allclose(found.rounding, engine.rounding(4, 50) * (1 + lengths), atol=0)
     assert torch.allclose(found.error, (not stable) * pair.geometry.gram_noise(4) * (1 + lengths**2), atol=0)
 
