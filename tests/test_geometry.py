@@ -13,7 +13,7 @@ from subspace_match.algorithms.geometry import (
     Geometry, Pair, from_gram, products, refined, residual_interval, threads_for,
 )
 from subspace_match.algorithms.maximum import match_levels, maximum_match
-from subspace_match.theory.match import TOLERANCE, Match, is_match
+from subspace_match.theory.match import TOLERANCE, Match, centred_rows, is_match, relative_distance, unit_rows
 
 
 def vectors(n, d, seed=0):
@@ -188,6 +188,18 @@ def test_what_centring_leaves_of_a_constant_is_nothing(gap, left):
     z = torch.cat([vectors(2, 8), 0.1 + 0.1 * gap * vectors(1, 8, 1)])
     geometry = Geometry.from_vectors(z[:1], z[1:], affine=True)
     assert geometry.unit_gram.diagonal().ne(0).tolist() == [True, True, left]
+
+
+@pytest.mark.filterwarnings("ignore:some neurons are nearly constant")
+@pytest.mark.parametrize("factor", [0.5, 0.99, 1.01, 2, 3.9])
+def test_a_neuron_is_constant_up_to_the_tolerance_and_not_above(factor):
+    "To the definition, to the engine and to the distance, which all center by one rule."
+    one, b = torch.linalg.qr(torch.cat([torch.ones(1, 8).double(), vectors(1, 8)]).T).Q.T
+    x, y = b[None], (one + factor * TOLERANCE * b)[None]
+    left = centred_rows(unit_rows(y), TOLERANCE).norm().item()
+    assert left == pytest.approx(factor * TOLERANCE if factor > 1 else 0, rel=1e-6, abs=0)
+    assert Geometry.from_vectors(x, y, affine=True).unit_gram[1, 1].gt(0) == (factor > 1)
+    assert relative_distance(x, y, affine=True) == pytest.approx(0 if factor > 1 else 1, abs=1e-6)
 
 
 @pytest.mark.parametrize("gap, told", [(1e-3, False), (1e-7, True), (3e-8, True), (0.0, False)])
