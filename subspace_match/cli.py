@@ -856,7 +856,8 @@ def visualize_command(
     matches: Annotated[Optional[Path],
                        _path(help="a result of simple", show_default="results/simple/<data>-<arch>.csv")] = None,
     eps: Annotated[float, typer.Option(callback=one_eps, help="of the matches")] = 0.5,
-    n: Annotated[int, typer.Option(min=1, help="matches for each layer")] = 2,
+    n: Annotated[int, typer.Option(min=1, help="matches for each layer; the last of several has more than two "
+                                               "neurons")] = 3,
     runs: Trained = Path("runs"), out: OutFile = None, device: Device = None,
 ) -> None:
     "Find the images that most excite the neurons of small simple matches (Figures 5, 6); write a table and a figure."

@@ -562,6 +562,7 @@ def _sheets(results):
     file, found = results.parent/"visualize"/f"{results.name}.json", {}
     for piece in (read_json(file)["pieces"] if file.exists() else {}).values():
         neurons = "; ".join(f"{side}: {piece[f'neurons_{side}']}" for side in "xy")
+        if piece.get("control"): neurons += f"; last, for comparison, one that is not in it, y: {piece['control']}"
         sheet = file.parent/piece["sheet"]
         caption = f"The images that excite the neurons of a simple match most, a row for each ({neurons})"
         if sheet.exists(): found.setdefault(piece["layer"], []).append((caption, sheet.read_bytes()))
