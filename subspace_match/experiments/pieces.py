@@ -417,7 +417,7 @@ def chosen_matches(
     """
     found, seen = [], set()
     small = table[(table.size_x > 0) & (table.size_y > 0) & table.neurons_x.notna()].sort_values("size", kind="stable")
-    def add(rows, most):
+    def add(rows: pd.DataFrame, most: int) -> None:
         for index, row in rows.iterrows():
             neurons = {("x", i) for i in row.neurons_x.split()} | {("y", j) for j in row.neurons_y.split()}
             if len(found) >= most: return
@@ -472,7 +472,8 @@ def visualize(
     there = {facts["layer"]: facts["n_y"] for facts in known.values()
              if (facts.get("network_a"), facts.get("network_b")) == (a, b) and np.isclose(facts["eps"], eps)}
     example = next(iter(validation_loader(data, device=device)))
-    chosen = _layers_with_matches(opened[a], example, layers, list(there), f"{matches}, for {a} and {b} at ε = {eps:g},")
+    what = f"{matches}, for {a} and {b} at ε = {eps:g},"
+    chosen = _layers_with_matches(opened[a], example, layers, list(there), what)
     table = read_table(matches)
     table = table[(table.network_a == a) & (table.network_b == b) & np.isclose(table.eps, eps)]
     result, pieces = ResultFile(path, {**data_settings(data, 1), "eps": eps, "matches": origin}, about), {}
