@@ -1,5 +1,6 @@
 """The pieces of the engine, each held to what its docstring says."""
 
+import gc
 import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ from subspace_match.algorithms.geometry import (
     Geometry, Pair, from_gram, products, refined, residual_interval, threads_for,
 )
 from subspace_match.algorithms.maximum import match_levels, maximum_match
+from subspace_match.algorithms.minimal import minimal_matches, minimum_matches
+from subspace_match.algorithms.simple import decompose, pair_matches, simple_matches
 from subspace_match.theory.match import TOLERANCE, Match, centred_rows, is_match, relative_distance, unit_rows
 
 
@@ -26,6 +29,26 @@ def test_activations_come_as_arrays_and_as_tensors(convert):
     x, y = vectors(2, 5), vectors(3, 5, 1)
     geometry = Geometry.from_vectors(convert(x), convert(y))
     assert torch.allclose(geometry.gram, torch.cat([x, y]) @ torch.cat([x, y]).T) and geometry.n_samples == 5
+
+
+@pytest.mark.parametrize("work", [
+    engine.accumulate_gram, engine.accumulate_factor, lambda blocks: maximum_match(*blocks, eps=0.5),
+    lambda blocks: match_levels(*blocks), lambda blocks: minimal_matches(*blocks, eps=0.5),
+    lambda blocks: minimum_matches(*blocks), lambda blocks: simple_matches(*blocks, eps=0.5),
+    lambda blocks: decompose(*blocks, eps=0.5), lambda blocks: pair_matches(*blocks, eps=0.5)])
+def test_what_is_no_longer_needed_is_let_go_at_once(work):
+    "A cycle of references would hold activations until the garbage collector comes, which may be many blocks later."
+    blocks = [vectors(4, 3000), vectors(4, 3000) + vectors(4, 3000, 1)]
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        work(blocks)
+        gc.collect()
+        held = [each for each in gc.garbage if isinstance(each, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not held
 
 
 # Threads

@@ -338,18 +338,21 @@ def from_vectors(
 
 WIDTH = 256  # so many inputs are summed up one after the other; then pairs of such sums, and so on
 
+def strip(rows: Annotated[Tensor, "k d"], others: Annotated[Tensor, "N d"]) -> Annotated[Tensor, "k N"]:
+    "All inner products of some rows with others, summed up over ever larger parts of the inputs."
+    half = rows.shape[1] // 2
+    if rows.shape[1] <= WIDTH: return rows @ others.T
+    return strip(rows[:, :half], others[:, :half]).add_(strip(rows[:, half:], others[:, half:]))
+
+
 def products(z: Annotated[Tensor, "N d"], block: int = 128) -> Annotated[Tensor, "N N"]:
     "z zᵀ, from the products of each block of rows with itself and all rows after it: half the work."
-    def rows_from(i: int, start: int = 0, stop: int = z.shape[1]) -> Annotated[Tensor, "_ _"]:
-        if stop - start <= WIDTH: return z[i : i + block, start:stop] @ z[i:, start:stop].T
-        half = (start + stop) // 2
-        return rows_from(i, start, half).add_(rows_from(i, half, stop))
-
     gram, starts = z.new_zeros(len(z), len(z)), range(0, len(z), block)
     with threads_for(block * z.numel()): threads = torch.get_num_threads() if z.device.type == "cpu" else 1
     with threads_for(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         each = pool.map if threads > 1 else map
-        for i, rows in zip(starts, each(rows_from, starts)): gram[i : i + block, i:] = rows
+        strips = each(lambda i: strip(z[i : i + block], z[i:]), starts)
+        for i, rows in zip(starts, strips): gram[i : i + block, i:] = rows
     return gram.triu() + gram.triu(1).T
 
 
@@ -435,8 +438,9 @@ def side_by_side(blocks: Iterable[Annotated[Array, "N _"]]) -> Iterator[Annotate
         waiting.append(torch.as_tensor(z).detach().to(torch.float64, copy=True))
         width += waiting[-1].shape[1]
         if width < 8 * WIDTH: continue
-        yield torch.cat(waiting, 1) if len(waiting) > 1 else waiting[0]
+        joined = torch.cat(waiting, 1) if len(waiting) > 1 else waiting[0]
         waiting, width = [], 0
+        yield joined
     if waiting: yield torch.cat(waiting, 1)
 
 # %% ../../nbs/algorithms/11_geometry.ipynb #34d4430e

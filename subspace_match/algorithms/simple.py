@@ -121,14 +121,12 @@ class _Remainders:
     "The maximum match of a pair, and of what is left of it after removals, which neurons share."
     # find(v, rest): dict from v, and from others perhaps, to minimal matches inside `rest`
     def __init__(self, geometry, eps, find):
-        self.geometry, self.eps, self.find = geometry, eps, find
-        self.n_x, self.n_y = geometry.n_x, geometry.n_y
-        self.maximum = maximum_match(geometry, eps=eps)
-        self.after = lru_cache(REMEMBERED)(self._after)
+        maximum = maximum_match(geometry, eps=eps)
+        def after(removed):  # holds no `self`, which holds it: a cycle would keep the geometry
+            return maximum_match(geometry, eps=eps, within=maximum - _match(removed, geometry.n_x, geometry.n_y))
+        self.n_x, self.n_y, self.maximum, self.find = geometry.n_x, geometry.n_y, maximum, find
+        self.after = lru_cache(REMEMBERED)(after)
         self.known = {v: {} for v in self.maximum}  # of neurons to come, in the order in which they were found
-
-    def _after(self, removed):
-        return maximum_match(self.geometry, eps=self.eps, within=self.maximum - _match(removed, self.n_x, self.n_y))
 
     def number(self, v): return v[1] + (v[0] == "y") * self.n_x
 
