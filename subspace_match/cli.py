@@ -229,10 +229,17 @@ def _changed(key: str, there: Any, asked: Any) -> str:
 
 # %% ../nbs/networks/28_command_line.ipynb #6fecbcca
 def _title(networks: Iterable[dict], data: str, positions: int | None = None) -> str:
-    "What a figure shows."
+    "What a figure shows; in a second line how many networks, trained for how long and how well, where all say so."
+    networks = list(networks)
     kinds = [network["architecture"] + (f" (width {network['width']:g})" if network.get("width", 1) != 1 else "")
              + ("" if network.get("batch_norm", True) else " without batch norm") for network in networks]
-    return f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
+    first = f"{', '.join(dict.fromkeys(kinds))} on {data}" + (f", {positions} positions" if positions else "")
+    last = [network for network in networks if network.get("epoch") is None]     # no earlier checkpoints
+    told = ("seed", "epochs", "validation_accuracy")
+    if not last or any(network.get(fact) is None for network in last for fact in told): return first
+    seeds, epochs, right = (list(dict.fromkeys(network[fact] for network in last)) for fact in told)
+    accuracy = "–".join(dict.fromkeys(f"{value:.0%}" for value in (min(right), max(right))))
+    return f"{first}\n{len(seeds)} seeds, {'/'.join(map(str, epochs))} epochs, {accuracy}"
 
 def _keep(ax: "Axes", file: Path) -> Path:
     "Write a figure; returns the file."

@@ -134,23 +134,24 @@ def test_links_of_the_first_notebook_lead_somewhere():
 
 def test_claims_are_those_of_the_data():
     "What the first screen says of the networks in its figure."
-    folder = ROOT/"results/cifar10-jpeg-vgg11"
+    folder = ROOT/"results/cifar10-jpeg-vgg13-width0.5"
     networks = json.loads((folder/"provenance.json").read_text(encoding="utf-8"))["networks"]
     table = pd.read_csv(folder/"similarity.csv")
     accuracy = sum(network["validation_accuracy"] for network in networks)/len(networks)
     cells = json.loads((ROOT/"nbs/index.ipynb").read_text(encoding="utf-8"))["cells"]
     index = "\n\n".join("".join(cell["source"]) for cell in cells)
-    captions = [re.search(r"([Tt]hree VGG11 that.*?)\*\n", text, re.DOTALL)[1] for text in (README, index)]
-    assert len(networks) == 3
+    captions = [re.search(r"([Ff]ive VGG13 of half the width that.*?)\*\n", text, re.DOTALL)[1]
+                for text in (README, index)]
+    assert len(networks) == 5 and {network["width"] for network in networks} == {0.5}
     for caption in captions:
         assert f"({networks[0]['epochs']} epochs, {accuracy:.1%}".replace("%", " %") in caption
         assert f"d = {table.d.max():,} in the first" in " ".join(caption.split())
-    at = table.pivot_table(index="layer", columns=table.eps.round(3), values="similarity", aggfunc="max")
-    low = table.pivot_table(index="layer", columns=table.eps.round(3), values="similarity", aggfunc="min")
+    means = table.pivot_table(index="layer", columns=table.eps.round(3), values=["similarity", "chance"])
+    at, chance = means["similarity"], means["chance"]
     convolutions = [layer for layer in at.index if "conv" in layer and layer != "stage1.conv1.relu"]
-    empty = [layer for layer in at.index if at.loc[layer, 0.5] == 0]
-    assert len(convolutions) == 7 and at.loc[convolutions, 0.3].max() < 0.01
-    assert len(empty) == 3 and low.loc[empty, 0.6].min() > 0.99
+    steep = at[(at[0.7] < 0.15) & (at[0.8] > 0.96)].index
+    assert len(convolutions) == 9 and at.loc[convolutions, 0.3].max() < 0.04
+    assert len(steep) == 4 and chance.loc[steep, 0.8].max() == 0
 
 
 def test_both_first_screens_promise_two_commands():
