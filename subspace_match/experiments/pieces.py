@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -212,17 +212,24 @@ def dynamics(
     finished = result.pieces()
     missing = {pair: kind for pair, kind in pairs.items() if " | ".join(pair) not in finished}
     if not missing: return {}
-    needed = {name: networks[name] for name in _earliest_first(missing)}
-    for name in needed if calibrate else ():
-        if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
-    everything = compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers),
-                         lazy=True, folds=0, chance=False, n_jobs=n_jobs)
+    missing = dict(sorted(missing.items(), key=lambda each: each[1]["epoch_a"]))
+
+    @lru_cache(1)      # all checkpoints at once would need a product of each with each, most of which no pair is
+    def compared(epoch: int) -> Comparison:
+        needed = {name: networks[name]
+                  for name in _earliest_first({p: kind for p, kind in missing.items() if kind["epoch_a"] == epoch})}
+        for name in needed if calibrate else ():
+            if about[name]["epoch"] == 0: needed[name] = _calibrated(needed[name], data, device)
+        return compare(needed, validation_loader(thin_validation(data, every), device=device), list(layers), lazy=True,
+                       folds=0, chance=False, n_jobs=n_jobs)
+
     def rows(pair: tuple[str, str], kind: dict) -> tuple[pd.DataFrame, dict]:
-        both = everything.only(*pair).compute(n_jobs=n_jobs)
+        both = compared(kind["epoch_a"]).only(*pair).compute(n_jobs=n_jobs)
         rows = both.similarity(DYNAMICS_EPS, dead="include").drop(columns=ONLY_WITH_FOLDS)
         areas = both.area(dead="leave out").set_index("layer").area
         return rows.assign(area=rows.layer.map(areas), **kind), {}
     pieces = {" | ".join(pair): partial(rows, pair, kind) for pair, kind in missing.items()}
+    compared(next(iter(missing.values()))["epoch_a"])      # says what is wrong before anything is written
     return complete(result, pieces, device)
 
 CALIBRATION_IMAGES = 2500
