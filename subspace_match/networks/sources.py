@@ -79,7 +79,8 @@ def _run(spec, device):
     name = f"seed {info['seed']}" + (f" epoch {int(epoch)}" if epoch else "")
     unusual = {key: info[key] for key, usual in (("batch_norm", True), ("initialisation", "fan-out"))
                if info.get(key, usual) != usual}       # older runs did not say
-    if not epoch: about["validation_accuracy"] = info["validation_accuracy"]
+    reached = {one["epoch"]: one["validation_accuracy"] for one in info["history"]}    # none before the first step
+    about["validation_accuracy"] = reached.get(int(epoch) if epoch else info["epochs"])
     return network, {"name": name, "epoch": int(epoch) if epoch else None, **about, **unusual}
 
 # %% ../../nbs/networks/24d_sources.ipynb #24d00006
