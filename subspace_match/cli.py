@@ -818,7 +818,8 @@ def simple_command(
     root: Root = Path("data"),
     arch: Arch = "vgg11", width: Width = None, seeds: Seeds = "3", layers: Layers = ["relu"],
     eps: Annotated[list[float], typer.Option(callback=eps_values, help="may be given several times")] = [0.3, 0.5],
-    rounds: Annotated[int, typer.Option(min=1, help="rounds of the randomised Algorithm 2")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="rounds of the randomised Algorithm 2; 0: until one brings no size "
+                                                          "that was not there")] = 3,
     seed: Annotated[int, typer.Option(help="decides the rounds")] = 0,
     every: Every = 1,
     n_jobs: Annotated[Optional[int], typer.Option(callback=some_jobs, show_default="1",

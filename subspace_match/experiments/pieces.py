@@ -314,7 +314,7 @@ def simple(
     path: Path,                            # the CSV; its JSON lies beside it
     layers: list[str],                     # types of module, names, globs; every network must have what the first has
     eps: list[float],                      # each in [0, 1)
-    rounds: int = 3,                       # of the randomised Algorithm 2, from every neuron
+    rounds: int = 3,                       # of the randomised Algorithm 2, from every neuron; 0: see below
     seed: int = 0,                         # decides the rounds
     every: int = 1,                        # use every k-th validation image
     device: str | torch.device = "cpu",
@@ -322,8 +322,9 @@ def simple(
 ) -> dict[str, str]:
     """Simple matches of all pairs, a piece for each pair, layer and ε (Figure 2).
 
-    Returns failures by name. Raises, before anything is searched, `ValueError` for ε outside [0, 1), and for a layer
-    with no more samples than neurons, where everything matches.
+    With `rounds` 0 the rounds go on, one by one, until one brings no size that was not there. Returns failures by name.
+    Raises, before anything is searched, `ValueError` for ε outside [0, 1), and for a layer with no more samples than
+    neurons, where everything matches.
     """
     eps = [check_eps(e) for e in eps]
     opened, about = _opened(networks, device)
@@ -349,17 +350,27 @@ def _refuse_few_samples(pairs: Iterable[LayerPair]) -> None:
     if few: raise ValueError(f"everything matches where {', '.join(sorted(few))}; use more images")
 
 # %% ../../nbs/experiments/30_experiments.ipynb #2cbc58e6
+def _sampled(sample: Callable[..., list[Match]], rounds: int, seed: int) -> tuple[list[Match], int]:
+    "What so many rounds find, and how many they were; of 0: until one brings no size that was not there."
+    if rounds: return sample(rounds=rounds, seed=seed), rounds
+    rng, count, before = np.random.default_rng(seed), 0, None
+    found: set[Match] = set()
+    while (sizes := {len(match) for match in found}) != before:
+        found |= {*sample(rounds=1, seed=rng)}
+        before, count = sizes, count + 1
+    return sorted(found, key=lambda match: (len(match), match.x.tolist(), match.y.tolist())), count
+
 def _simple_piece(everything: Comparison, layer: str, a: str, b: str, eps: float, rounds: int, seed: int,
                   n_jobs: int | None = None) -> tuple[pd.DataFrame, dict]:
     "Rows and facts of one pair, layer and ε."
     pair, maximum = everything.layer_pair(layer, a, b), everything.maximum_match(layer, a, b, eps)
-    sampled = everything.simple_matches(layer, a, b, eps, rounds=rounds, seed=seed, n_jobs=n_jobs)
+    sampled, count = _sampled(partial(everything.simple_matches, layer, a, b, eps, n_jobs=n_jobs), rounds, seed)
     missed = [match for match in pair_matches(everything.geometry(layer, a, b), eps=eps) if match not in set(sampled)]
     rows = pd.concat([match_rows(matches).assign(sampled=matches is sampled)
                       for matches in (sampled, missed) if matches] or [pd.DataFrame()])
     facts = {"layer": layer, "network_a": a, "network_b": b, "eps": eps, "d": pair.d, "n_x": pair.n_x, "n_y": pair.n_y,
              "dead_x": int(pair.dead_x.sum()), "dead_y": int(pair.dead_y.sum()), "maximum_x": len(maximum.x),
-             "maximum_y": len(maximum.y)}
+             "maximum_y": len(maximum.y), "rounds": count}
     return rows.assign(layer=layer, network_a=a, network_b=b, eps=eps), {**facts, "matches": len(rows)}
 
 # %% ../../nbs/experiments/30_experiments.ipynb #4ef87749
