@@ -319,8 +319,7 @@ def about_steps(tables: Tables) -> Claims:
     yield "steepest rise of a curve within 0.05 of ε, lowest over pairs", curve.diff(axis=1).max(axis=1).groupby(
         ["a", "b"]).max().min()
     yield "layers in which s_0.5 is below 0.05 in every pair", len(zero)
-    yield "their lowest s_0.6", curve.loc[zero, 0.6].min()
-    yield "their lowest s_0.8", curve.loc[zero, 0.8].min()
+    yield "their lowest s_0.85", curve.loc[zero, 0.85].min()
     yield "their lowest CKA, Procrustes, regression", trained.loc[zero, three].min(axis=None)
     yield "their lowest excess over other images, all six measures", excess.loc[zero, six].min(axis=None)
     yield "lowest excess of the area over other images, all layers", excess.area.min()

@@ -56,12 +56,13 @@ def _name_layers(ax, layers, marks=()):
     ax.set_xticks(range(len(layers)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
 
 def eps_colours(eps: Sequence[float]) -> dict[float, tuple]:
-    """The colour of each ε, the same in every figure.
+    """The colour of each ε, the same in every figure; those between 0.1 and 0.6, which most figures have, lie far
+    apart.
 
     >>> bool((eps_colours([0.3])[0.3] == eps_colours([0.1, 0.3])[0.3]).all())
     True
     """
-    scale = np.log(np.clip(np.asarray(eps, float), 0.01, 0.9)/0.01)/np.log(90)
+    scale = 1/(1 + np.exp((0.35 - np.asarray(eps, float))/0.125))
     return dict(zip(eps, matplotlib.colormaps["viridis"](0.92*scale)))
 
 # %% ../../nbs/networks/26_figures.ipynb #a98a2940
