@@ -344,6 +344,17 @@ def test_a_piece_that_is_finished_is_not_computed_again(place, sizes, monkeypatc
     assert other.exit_code == 1 and "rounds is 1 there, 2 asked" in other.output and sizes.stat().st_mtime_ns == before
 
 
+def test_rounds_of_0_go_on_until_one_brings_no_new_size(place, sizes, tmp_path):
+    paths = {rounds: tmp_path/f"{rounds}.csv" for rounds in (0, -1)}
+    done = {rounds: run("simple", *FIRST_TWO, "--layers", "fc2.relu", "--eps", 0.5, "--rounds", rounds,
+                        *folders(place)[:-1], path) for rounds, path in paths.items()}
+    assert done[0].exit_code == 0, done[0].output
+    assert done[-1].exit_code == 2 and not paths[-1].exists()
+    (name, piece), = read_json(paths[0].with_suffix(".json"))["pieces"].items()
+    found, first = (table[(table.piece == name) & table.sampled] for table in (read_table(paths[0]), read_table(sizes)))
+    assert piece["rounds"] > 1 and set(first["size"]) <= set(found["size"]) and len(found) > len(first)
+
+
 def test_snapshots_are_compared_along_the_training(place, tmp_path):
     result = run("dynamics", *THREE, "--every", 2, *folders(place)[:-1], tmp_path/"dynamics.csv")
     assert result.exit_code == 0, result.output
