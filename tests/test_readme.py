@@ -152,6 +152,10 @@ def test_claims_are_those_of_the_data():
     steep = at[(at[0.7] < 0.15) & (at[0.8] > 0.96)].index
     assert len(convolutions) == 9 and at.loc[convolutions, 0.3].max() < 0.04
     assert len(steep) == 4 and chance.loc[steep, 0.8].max() == 0
+    untrained = pd.read_csv(ROOT/"results/dynamics/cifar10-jpeg-vgg13-width0.5-calibrated.csv.gz")
+    untrained = untrained.query("kind == 'same epoch' and epoch_a == 0").pivot_table(
+        index="layer", columns=untrained.eps.round(3), values="similarity")
+    assert untrained.loc[steep, 0.8].min() > 0.98 and untrained.loc[convolutions, 0.5].max() < 0.15
     stitches = pd.read_csv(ROOT/"results/stitching/cifar10-jpeg-vgg13-width0.5.csv.gz").query("given == 'b'")
     stitched = stitches.groupby("layer")[["accuracy", "s_0.5"]].mean().query("`s_0.5` < 0.05").accuracy
     assert len(stitched) == 6
