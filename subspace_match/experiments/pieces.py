@@ -31,7 +31,7 @@ from subspace_match.networks.files import (
 )
 from ..networks.layer_pairs import LayerPair
 from ..theory.match import Match, check_eps
-from ..algorithms.simple import pair_matches
+from ..algorithms.simple import _sorted, pair_matches
 from ..networks.stitching import calibrated
 from ..networks.sources import open_networks
 from ..networks.training import snapshots_of, untrained_network
@@ -358,7 +358,7 @@ def _sampled(sample: Callable[..., list[Match]], rounds: int, seed: int) -> tupl
     while (sizes := {len(match) for match in found}) != before:
         found |= {*sample(rounds=1, seed=rng)}
         before, count = sizes, count + 1
-    return sorted(found, key=lambda match: (len(match), match.x.tolist(), match.y.tolist())), count
+    return _sorted(found), count
 
 def _simple_piece(everything: Comparison, layer: str, a: str, b: str, eps: float, rounds: int, seed: int,
                   n_jobs: int | None = None) -> tuple[pd.DataFrame, dict]:

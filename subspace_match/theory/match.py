@@ -237,8 +237,8 @@ def is_match(
     eps: float,  # in [0, 1)
     affine: bool = False,  # is the constant vector in both spans?
 ) -> bool:
-    """Is `match` an ε-approximate match (Definition 1; affine: Definition 1.6)? Distances within the tolerance of `eps`
-    count as `eps`.
+    """Is `match` an ε-approximate match (Definition 1; affine: Definition 1.6)? Distances within the tolerance of
+    `eps` count as `eps`.
 
     x, y: one row for each neuron, one column for each input, float32 or float64, both NumPy or both torch; the same
     inputs for both. match: a Match. eps: the largest relative distance, in [0, 1).
